@@ -1,0 +1,34 @@
+import { defineConfig } from "vitest/config";
+
+/**
+ * pure: decisions, in milliseconds. integration: a real Redis, real sockets, real S3 servers, one part at a time.
+ * e2e: whole runs by real processes, which are also killed.
+ */
+export default defineConfig({
+  test: {
+    root: new URL("..", import.meta.url).pathname,
+    projects: [
+      { extends: true, test: { name: "pure", include: ["test/core/**/*.test.ts"] } },
+      {
+        extends: true,
+        test: {
+          name: "integration",
+          include: ["test/**/*.test.ts"],
+          exclude: ["test/core/**", "test/e2e/**"],
+          testTimeout: 30_000,
+          hookTimeout: 30_000,
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: "e2e",
+          include: ["test/e2e/**/*.test.ts"],
+          testTimeout: 240_000,
+          hookTimeout: 60_000,
+          fileParallelism: false,
+        },
+      },
+    ],
+  },
+});
