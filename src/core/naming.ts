@@ -1,0 +1,174 @@
+/**
+ * Every name that is stored somewhere: ids, queue names, Redis keys, object keys. Made here and parsed back here,
+ * nowhere else, so that two parts can't spell one thing differently.
+ */
+
+declare const brand: unique symbol;
+
+/** 20 characters of Crockford's base 32, lower case: the first 100 bits of a SHA-256. */
+export type BatchId = string & { readonly [brand]: "BatchId" };
+/** 26 characters: the batch, then the index in six more. */
+export type ItemId = string & { readonly [brand]: "ItemId" };
+/** A provider, a token and its limits, under a name a person chose. */
+export type AccountName = string & { readonly [brand]: "AccountName" };
+/** The key of an object in the bucket, relative to the bucket's prefix. */
+export type ObjectKey = string & { readonly [brand]: "ObjectKey" };
+
+/** One attempt at one item. */
+export type AttemptRef = {
+  readonly account: AccountName;
+  readonly batch: BatchId;
+  readonly index: number;
+  readonly attempt: number;
+};
+
+const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";
+const BATCH_LENGTH = 20;
+const INDEX_LENGTH = 6;
+/** Object keys give an index eight digits. */
+export const MAX_INDEX = 99_999_999;
+
+// ── ids ───────────────────────────────────────────────────────────────────────
+
+/** From the digest of what identifies the batch; at least 13 bytes. */
+export function batchIdFrom(digest: Uint8Array): BatchId {
+  if (digest.length < 13) throw new RangeError("a batch id needs a digest of at least 13 bytes");
+  let bits = 0n;
+  for (const byte of digest.subarray(0, 13)) bits = (bits << 8n) | BigInt(byte);
+  bits >>= 4n;
+  let id = "";
+  for (let place = 0; place < BATCH_LENGTH; place++) {
+    id = ALPHABET.charAt(Number(bits & 31n)) + id;
+    bits >>= 5n;
+  }
+  return id as BatchId;
+}
+
+export function parseBatchId(text: string): BatchId | null {
+  return /^[0-9a-hjkmnp-tv-z]{20}$/.test(text) ? (text as BatchId) : null;
+}
+
+export function itemId(batch: BatchId, index: number): ItemId {
+  assertIndex(index);
+  let digits = "";
+  for (let rest = index, place = 0; place < INDEX_LENGTH; place++, rest = Math.floor(rest / 32)) {
+    digits = ALPHABET.charAt(rest % 32) + digits;
+  }
+  return `${batch}${digits}` as ItemId;
+}
+
+export function parseItemId(text: string): { readonly batch: BatchId; readonly index: number } | null {
+  const batch = parseBatchId(text.slice(0, BATCH_LENGTH));
+  if (batch === null || !/^[0-9a-hjkmnp-tv-z]{6}$/.test(text.slice(BATCH_LENGTH))) return null;
+  let index = 0;
+  for (const digit of text.slice(BATCH_LENGTH)) index = index * 32 + ALPHABET.indexOf(digit);
+  return index <= MAX_INDEX ? { batch, index } : null;
+}
+
+export function parseAccountName(text: string): AccountName | null {
+  return /^[a-z0-9][a-z0-9-]{0,30}$/.test(text) ? (text as AccountName) : null;
+}
+
+// ── queues ────────────────────────────────────────────────────────────────────
+
+export const QUEUE_NAMES = {
+  inputs: "outlast-inputs",
+  feed: "outlast-feed",
+  create: (account: AccountName) => `outlast-create-${account}`,
+  follow: (account: AccountName) => `outlast-follow-${account}`,
+  copy: "outlast-copy",
+  record: "outlast-record",
+  finish: "outlast-finish",
+  keep: "outlast-keep",
+} as const;
+
+/** Outlast's own queues; a producer's `reply_to` must not be one. */
+export function isOwnQueue(name: string): boolean {
+  return name.startsWith("outlast-");
+}
+
+/** The id of every job about an attempt, the same in each stage's queue. No `:` and never an integer, as BullMQ demands. */
+export function errandId({ batch, index, attempt }: Omit<AttemptRef, "account">): string {
+  return `${batch}-${index}-${attempt}`;
+}
+
+export function parseErrandId(text: string): Omit<AttemptRef, "account"> | null {
+  const [batchText = "", indexText = "", attemptText = "", ...more] = text.split("-");
+  const batch = parseBatchId(batchText);
+  if (
+    batch === null ||
+    more.length > 0 ||
+    !/^(0|[1-9]\d{0,7})$/.test(indexText) ||
+    !/^([1-9]|1[0-5])$/.test(attemptText)
+  ) {
+    return null;
+  }
+  return { batch, index: Number(indexText), attempt: Number(attemptText) };
+}
+
+// ── Redis keys ────────────────────────────────────────────────────────────────
+// All keys of an account share one hash tag, so that one script may touch batch, account and items together.
+
+const ofAccount = (account: AccountName) => `outlast:{${account}}`;
+
+export const REDIS_KEYS = {
+  /** hash: batch id → account. The way in for whoever knows only a batch's id. */
+  batchAccounts: "outlast:batch-accounts",
+  /** sorted set of batch ids by opening time (ms). */
+  batches: "outlast:batches",
+  /** hash: `paused` (why), and the rates last taken from the configuration. */
+  account: (account: AccountName) => `${ofAccount(account)}:account`,
+  /** sorted set of batch ids by opening time: those with rows that haven't been fed. */
+  unfed: (account: AccountName) => `${ofAccount(account)}:unfed`,
+  /** sorted set of batch ids by opening time: those without a manifest. */
+  unfinished: (account: AccountName) => `${ofAccount(account)}:unfinished`,
+  /** sorted set of errand ids by last touch (ms): what somebody must be working on. */
+  open: (account: AccountName) => `${ofAccount(account)}:open`,
+  /** sorted set of errand ids by the time of the intent (ms): nobody knows whether they were bought. */
+  unclear: (account: AccountName) => `${ofAccount(account)}:unclear`,
+  /** hash: what the batch is, its cursor, a counter per state, its sums. */
+  batch: (account: AccountName, batch: BatchId) => `${ofAccount(account)}:batch:${batch}`,
+  /** string: one byte an item. */
+  bytes: (account: AccountName, batch: BatchId) => `${ofAccount(account)}:bytes:${batch}`,
+  /** set of indexes whose claim was turned away and that the feed gives out again. */
+  returned: (account: AccountName, batch: BatchId) => `${ofAccount(account)}:returned:${batch}`,
+  /** sorted set of part numbers by their first index. */
+  parts: (account: AccountName, batch: BatchId) => `${ofAccount(account)}:parts:${batch}`,
+  /** hash: what an open item needs; deleted when its attempt ends. */
+  item: (account: AccountName, batch: BatchId, index: number) => `${ofAccount(account)}:item:${batch}:${index}`,
+} as const;
+
+// ── object keys ───────────────────────────────────────────────────────────────
+
+const key = (text: string) => text as ObjectKey;
+
+export const OBJECT_KEYS = {
+  batches: key("batches/"),
+  batch: (batch: BatchId) => key(`batches/${batch}/batch.json`),
+  input: (batch: BatchId, part: number) => key(`batches/${batch}/input-${part}.jsonl`),
+  inputIndex: (batch: BatchId, part: number) => key(`batches/${batch}/input-${part}.idx`),
+  receipt: (batch: BatchId, index: number, attempt: number) =>
+    key(`${itemFolder(batch, index)}/receipt${attempt > 1 ? `.${attempt}` : ""}.json`),
+  /** The provider's answer, where it is too large for the item's hash. */
+  answer: (batch: BatchId, index: number, attempt: number) => key(`${itemFolder(batch, index)}/answer.${attempt}.json`),
+  output: (batch: BatchId, index: number, attempt: number, n: number, extension: string) => {
+    if (!/^[a-z0-9]{1,8}$/.test(extension)) throw new TypeError(`not a file extension: ${JSON.stringify(extension)}`);
+    return key(`${itemFolder(batch, index)}/${attempt > 1 ? `a${attempt}-` : ""}output-${n}.${extension}`);
+  },
+  results: (batch: BatchId) => key(`batches/${batch}/results.jsonl`),
+  manifest: (batch: BatchId) => key(`batches/${batch}/manifest.json`),
+  accountAct: (account: AccountName, n: number) => key(`accounts/${account}/acts/${n}.json`),
+  /** Names the item of an input's identity. `digest`: SHA-256 of the identity, 64 hex digits. */
+  identity: (tenant: string, digest: string) => key(`keys/${tenant}/${digest}.json`),
+} as const;
+
+function itemFolder(batch: BatchId, index: number): string {
+  assertIndex(index);
+  return `batches/${batch}/items/${String(index).padStart(8, "0")}`;
+}
+
+function assertIndex(index: number): void {
+  if (!Number.isInteger(index) || index < 0 || index > MAX_INDEX) {
+    throw new RangeError(`an index is a whole number from 0 to ${MAX_INDEX}, not ${index}`);
+  }
+}

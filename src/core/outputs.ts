@@ -1,0 +1,65 @@
+/**
+ * Which files an output holds, in what order, and what remains of it once they are copied.
+ *
+ * A provider's output is any JSON: a URL, a list of them, objects with URLs and text, data URLs, plain numbers.
+ * A string is a file if all of it is one http(s) or data URL; everything else is kept as it is in the receipt.
+ */
+
+export type OutputFile = {
+  /** Its place in reading order, from 0; names the object. */
+  readonly n: number;
+  readonly url: string;
+  /** From the URL's path, or null where only the content type can tell. */
+  readonly extension: string | null;
+};
+
+/** Nobody returns so many; a limit on everything. */
+export const MAX_FILES = 10_000;
+const MAX_DEPTH = 64;
+
+/** The files of an output, depth first, in the order in which JSON writes them; a URL named twice is one file. */
+export function filesOf(output: unknown): readonly OutputFile[] {
+  const files = new Map<string, OutputFile>();
+  visit(output, 0, (text) => {
+    if (isFileUrl(text) && !files.has(text)) {
+      if (files.size === MAX_FILES) throw new RangeError(`an output holds more than ${MAX_FILES} files`);
+      files.set(text, { n: files.size, url: text, extension: extensionOf(text) });
+    }
+    return text;
+  });
+  return [...files.values()];
+}
+
+/** The output with every file URL that `keyOf` knows replaced by its key. */
+export function withKeys(output: unknown, keyOf: (url: string) => string | undefined): unknown {
+  return visit(output, 0, (text) => (isFileUrl(text) ? (keyOf(text) ?? text) : text));
+}
+
+export function isFileUrl(text: string): boolean {
+  if (/^data:[^,]*,/i.test(text)) return true;
+  return /^https?:\/\/[^\s]+$/i.test(text) && URL.canParse(text);
+}
+
+/** `png` for `…/out.png?x=1`; null where the path has none that would be safe in a key. */
+export function extensionOf(url: string): string | null {
+  if (!/^https?:/i.test(url) || !URL.canParse(url)) return null;
+  const name = new URL(url).pathname.split("/").at(-1) ?? "";
+  return /\.([a-z0-9]{1,8})$/i.exec(name)?.[1]?.toLowerCase() ?? null;
+}
+
+function visit(value: unknown, depth: number, onText: (text: string) => unknown): unknown {
+  if (typeof value === "string") return onText(value);
+  if (typeof value !== "object" || value === null) return value;
+  if (depth === MAX_DEPTH) throw new RangeError(`an output is nested deeper than ${MAX_DEPTH}`);
+  if (Array.isArray(value)) return value.map((entry) => visit(entry, depth + 1, onText));
+  return Object.fromEntries(Object.entries(value).map(([name, entry]) => [name, visit(entry, depth + 1, onText)]));
+}
+
+/**
+ * The place of a copy in its queue: whole minutes from 2026-01-01 to the expiry, so that the nearest expiry is
+ * served first. BullMQ's priorities go from 1 to 2^21 − 1, which is good to the end of 2029.
+ */
+export function copyPriority(expiryMs: number): number {
+  const minutes = Math.floor((expiryMs - Date.UTC(2026, 0, 1)) / 60_000);
+  return Math.min(Math.max(minutes, 1), 2 ** 21 - 1);
+}

@@ -1,0 +1,85 @@
+/**
+ * What a failure means. Failures go in as values, decisions come out; nobody retries anything by instinct.
+ *
+ * The table for a create is the design's: only what surely wasn't accepted may be sent again. Sources for the
+ * statuses: Replicate's error pages, and recorded answers of its API.
+ */
+
+import { MINUTE, SECOND } from "./time.ts";
+
+/** The fields of a provider's failure that decide what happens next; `ProviderError` has them. */
+export type Failure = {
+  readonly kind: "not-sent" | "refused" | "unknown";
+  readonly status: number | null;
+  readonly retryAfterMs: number | null;
+  readonly detail: string;
+};
+
+export type CreateDecision =
+  /** It can't have arrived: give the claim back and try again later. */
+  | { readonly kind: "again"; readonly afterMs: number }
+  /** 429: give the claim back, and nobody creates for so long. */
+  | { readonly kind: "slow-down"; readonly forMs: number }
+  /** The token or the credit is the trouble, not this item: give the claim back and stop the account. */
+  | { readonly kind: "pause-account"; readonly reason: string }
+  /** The provider won't have this input. */
+  | { readonly kind: "fail"; readonly reason: string }
+  /** It may have arrived. Never sent again on a guess. */
+  | { readonly kind: "unclear"; readonly reason: string };
+
+const UNREACHABLE_PAUSE_MS = 5 * SECOND;
+const DEFAULT_429_PAUSE_MS = 10 * SECOND;
+const LONGEST_PAUSE_MS = 10 * MINUTE;
+
+/** `jitter` is a random number in [0, 1). */
+export function decideAfterCreate(failure: Failure, jitter: number): CreateDecision {
+  switch (failure.kind) {
+    case "not-sent":
+      return { kind: "again", afterMs: spread(UNREACHABLE_PAUSE_MS, jitter) };
+    case "unknown":
+      return { kind: "unclear", reason: failure.detail };
+    case "refused":
+      if (failure.status === 429) return { kind: "slow-down", forMs: pauseAfter429(failure) };
+      if (failure.status === 401 || failure.status === 402) {
+        return { kind: "pause-account", reason: `${failure.status}: ${failure.detail}` };
+      }
+      return { kind: "fail", reason: failure.detail };
+    default:
+      return failure.kind satisfies never;
+  }
+}
+
+export type PollDecision =
+  | { readonly kind: "again" }
+  | { readonly kind: "slow-down"; readonly forMs: number }
+  | { readonly kind: "pause-account"; readonly reason: string }
+  /** The provider doesn't know the prediction, and has had time to. */
+  | { readonly kind: "gone"; readonly reason: string };
+
+/** A list or a read may lag behind a create; only after so long is a 404 believed. */
+const BELIEVE_404_AFTER_MS = 5 * MINUTE;
+
+/** A poll is safe to repeat, so the only question is how soon. `ageMs` is the prediction's. */
+export function decideAfterPoll(failure: Failure, ageMs: number): PollDecision {
+  if (failure.status === 429) return { kind: "slow-down", forMs: pauseAfter429(failure) };
+  if (failure.status === 401) return { kind: "pause-account", reason: `401: ${failure.detail}` };
+  if (failure.status === 404 && ageMs >= BELIEVE_404_AFTER_MS) return { kind: "gone", reason: failure.detail };
+  return { kind: "again" };
+}
+
+function pauseAfter429({ retryAfterMs }: Failure): number {
+  return Math.min(Math.max(retryAfterMs ?? DEFAULT_429_PAUSE_MS, 100), LONGEST_PAUSE_MS);
+}
+
+function spread(ms: number, jitter: number): number {
+  return Math.ceil(ms * (0.75 + 0.5 * jitter));
+}
+
+/**
+ * How long a job waits before its next try after a thrown error: doubling from half a second to a minute.
+ * `tries` counts those already made, from 1.
+ */
+export function backoffMs(tries: number, jitter: number): number {
+  const doubled = 0.5 * SECOND * 2 ** Math.min(Math.max(tries - 1, 0), 10);
+  return Math.min(spread(doubled, jitter), MINUTE);
+}
