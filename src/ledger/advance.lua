@@ -1,0 +1,23 @@
+-- Notes what the feed has put into the create queue: rows from the cursor on, and rows that had been handed back.
+--
+-- KEYS  1 batch    2 bytes    3 open    4 returned    5 unfed
+-- ARGV  1 batch id    2 now (ms)    3 the cursor as the feed read it    4 the cursor now
+--       5… what was enqueued, in pairs: index, errand id
+-- Returns 1, or 0 if somebody else moved the cursor meanwhile: nothing was changed, and what was enqueued twice is
+-- harmless, because only one claim of an attempt succeeds.
+
+local batch, bytes, open, returned, unfed = unpack(KEYS)
+local id, nowMs, before, after = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+if redis.call('HGET', batch, 'cursor') ~= before then return 0 end
+redis.call('HSET', batch, 'cursor', after)
+for at = 5, #ARGV, 2 do
+  redis.call('SREM', returned, ARGV[at])
+  -- By now a fast worker may have claimed it, or even ended it: then it needs no place among the open ones.
+  local raw = redis.call('GETRANGE', bytes, ARGV[at], ARGV[at])
+  if raw == '' or string.byte(raw) % 16 == 0 then redis.call('ZADD', open, nowMs, ARGV[at + 1]) end
+end
+if tonumber(after) >= tonumber(redis.call('HGET', batch, 'items')) and redis.call('SCARD', returned) == 0 then
+  redis.call('ZREM', unfed, id)
+end
+return 1

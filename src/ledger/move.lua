@@ -1,0 +1,87 @@
+-- The one transition: moves an item from one state of an attempt to another, and everything that must change with it.
+--
+-- STATES (0 = 'waiting', …) is prepended from src/core/item.ts, which also decides which steps are legal.
+--
+-- KEYS  1 bytes    2 batch    3 item    4 open    5 unclear    6 account    7 returned    8 unfed
+-- ARGV  1 a JSON object:
+--         index, attempt, member (the errand's id), nowMs
+--         from      state numbers this step may start from
+--         to        the state number it leads to
+--         nonce     optional: only if the item's intent carries this nonce (for a claim: the nonce to write)
+--         claim     true for the step that writes the intent
+--         prediction  optional: the id to bind
+--         handBack  true: nobody holds the errand any more, the feed is to give it out again
+--         set       fields for the item's hash, flat: name, value, name, value
+--         sums      fields to add to the batch's sums when the attempt ends, flat: name, whole number as a string
+-- Returns { answer, state's number, the item's prediction id or '', items of the batch that haven't ended }
+--   moved    done, now or by an earlier send of this very script
+--   already  this attempt stands in `to` already
+--   paused   a claim that the account's pause turned away; the row went back to the feed
+--   lost     another attempt, another state, or another's nonce: nothing was changed
+
+local bytes, batch, item, open, unclear, account, returned, unfed = unpack(KEYS)
+local m = cjson.decode(ARGV[1])
+
+local raw = redis.call('GETRANGE', bytes, m.index, m.index)
+local byte = raw == '' and 0 or string.byte(raw)
+local attempt, state = math.max(math.floor(byte / 16), 1), byte % 16
+
+local function answer(word, now)
+  local counts = redis.call('HMGET', batch, 'items', 'saved', 'failed', 'canceled')
+  local left = tonumber(counts[1] or 0) - tonumber(counts[2] or 0) - tonumber(counts[3] or 0) - tonumber(counts[4] or 0)
+  return { word, now, redis.call('HGET', item, 'prediction_id') or '', left }
+end
+
+local function giveToFeed()
+  redis.call('ZREM', open, m.member)
+  redis.call('SADD', returned, m.index)
+  redis.call('ZADD', unfed, redis.call('HGET', batch, 'opened_at') or m.nowMs, string.match(m.member, '^[^-]+'))
+end
+
+if attempt ~= m.attempt then return answer('lost', state) end
+
+local nonce = redis.call('HGET', item, 'nonce')
+if m.claim and state == m.to and nonce == m.nonce then return answer('moved', state) end
+if m.nonce and not m.claim and nonce ~= m.nonce then return answer('lost', state) end
+
+local legal = false
+for _, from in ipairs(m.from) do legal = legal or from == state end
+
+if not legal then
+  if state ~= m.to or m.claim then return answer('lost', state) end
+  if m.prediction and redis.call('HGET', item, 'prediction_id') ~= m.prediction then return answer('lost', state) end
+  return answer('already', state)
+end
+
+if m.claim and redis.call('HEXISTS', account, 'paused') == 1 then
+  giveToFeed()
+  return answer('paused', state)
+end
+
+redis.call('SETRANGE', bytes, m.index, string.char(attempt * 16 + m.to))
+redis.call('HINCRBY', batch, STATES[state], -1)
+redis.call('HINCRBY', batch, STATES[m.to], 1)
+
+local to = STATES[m.to]
+if STATES[state] == 'unclear' then redis.call('ZREM', unclear, m.member) end
+
+if to == 'waiting' then
+  redis.call('DEL', item)
+  if m.handBack then giveToFeed() else redis.call('ZADD', open, m.nowMs, m.member) end
+elseif to == 'saved' or to == 'failed' or to == 'canceled' then
+  redis.call('DEL', item)
+  redis.call('ZREM', open, m.member)
+  for at = 1, #(m.sums or {}), 2 do redis.call('HINCRBY', batch, m.sums[at], m.sums[at + 1]) end
+else
+  if m.claim then redis.call('HSET', item, 'nonce', m.nonce, 'intent_at', m.nowMs) end
+  if m.prediction then redis.call('HSET', item, 'prediction_id', m.prediction) end
+  if m.set and #m.set > 0 then redis.call('HSET', item, unpack(m.set)) end
+  if to == 'unclear' then
+    redis.call('ZREM', open, m.member)
+    redis.call('ZADD', unclear, redis.call('HGET', item, 'intent_at') or m.nowMs, m.member)
+  else
+    redis.call('ZADD', open, m.nowMs, m.member)
+  end
+end
+
+return answer('moved', m.to)
