@@ -1,0 +1,97 @@
+/**
+ * Runs a stage on a queue: reads each job once, at this edge, and turns the stage's outcome into what BullMQ does.
+ *
+ * Locks last 10 s and are scanned for every 5 s, so what a killed worker held goes on within 15 s. A stalled job is
+ * simply run again, however often: the item's byte bounds the harm, not the count.
+ */
+
+import assert from "node:assert/strict";
+import { DelayedError, Queue, RateLimitError, UnrecoverableError, Worker } from "bullmq";
+import type { Redis } from "ioredis";
+import type { Logger } from "pino";
+import type { StageOutcome } from "../core/outcome.ts";
+import { backoffMs } from "../core/retrying.ts";
+import { SECOND } from "../core/time.ts";
+import type { QueueSpec } from "./queues.ts";
+
+export type Consumer = {
+  readonly name: string;
+  /** Stops taking jobs and lets running ones end; resolves when they have. */
+  close(): Promise<void>;
+  /** Asks what still runs to stop now. */
+  abort(reason: string): void;
+};
+
+/** `value` becomes the job's return value; only the inputs queue answers its producers so. */
+export function consume<Payload>(
+  spec: QueueSpec<Payload>,
+  stage: (payload: Payload, signal: AbortSignal) => Promise<StageOutcome & { readonly value?: string }>,
+  { redis, log }: { readonly redis: Redis; readonly log: Logger },
+): Consumer {
+  const queue = new Queue(spec.name, { connection: redis });
+  const worker = new Worker(
+    spec.name,
+    // BullMQ counts the declared parameters and hands over a signal only if there are three.
+    async (job, token, signal) => {
+      assert.ok(signal, "BullMQ passed no abort signal");
+      const outcome = await stage(readJob(spec, job), signal);
+      switch (outcome.kind) {
+        case "done":
+          return outcome.value;
+        case "snooze":
+          await job.moveToDelayed(outcome.untilMs, token);
+          throw new DelayedError();
+        case "rate-limit": // ignored by BullMQ unless a limit is set, which setRate does
+          await queue.rateLimit(outcome.forMs);
+          throw new RateLimitError();
+        case "unrecoverable":
+          throw new UnrecoverableError(outcome.reason);
+        default:
+          return outcome satisfies never;
+      }
+    },
+    {
+      connection: redis,
+      concurrency: spec.concurrency,
+      lockDuration: 10 * SECOND,
+      stalledInterval: 5 * SECOND,
+      maxStalledCount: 1_000_000,
+      settings: { backoffStrategy: (tries) => backoffMs(tries, Math.random()) },
+      ...(spec.job.removeOnComplete === true ? {} : { removeOnComplete: { count: 1_000 } }),
+    },
+  );
+  worker.on("failed", (job, error) => {
+    const last =
+      job === undefined || job.attemptsMade >= (job.opts.attempts ?? 1) || error.name === "UnrecoverableError";
+    log[last ? "error" : "warn"](
+      { queue: spec.name, job: job?.id, tries: job?.attemptsMade, err: error },
+      last ? "a job has failed and stays in the failed set" : "a job failed and will be tried again",
+    );
+  });
+  worker.on("stalled", (jobId) => log.warn({ queue: spec.name, job: jobId }, "a worker lost this job; it runs again"));
+  worker.on("lockRenewalFailed", (jobIds) => {
+    for (const jobId of jobIds) worker.cancelJob(jobId, "another worker may have this job by now");
+  });
+  worker.on("error", (error) => log.warn({ queue: spec.name, err: error }, "the queue's connection had an error"));
+
+  return {
+    name: spec.name,
+    close: async () => {
+      await worker.close();
+      await queue.close();
+    },
+    abort: (reason) => worker.cancelAllJobs(reason),
+  };
+}
+
+function readJob<Payload>(
+  spec: QueueSpec<Payload>,
+  job: { id?: string | undefined; data: unknown; timestamp: number },
+): Payload {
+  assert.ok(job.id, "BullMQ gave a job without an id");
+  try {
+    return spec.read(job.id, job.data, job.timestamp);
+  } catch (error) {
+    throw new UnrecoverableError(`${spec.name}: job ${job.id} can't be read: ${String(error)}`);
+  }
+}

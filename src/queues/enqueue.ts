@@ -1,0 +1,158 @@
+/**
+ * What may be put into a queue, as typed adds. Every id is made from what the job is about, so adding twice is
+ * adding once, as long as the first one exists.
+ */
+
+import { type JobsOptions, Queue } from "bullmq";
+import type { Redis } from "ioredis";
+import { type AccountName, type AttemptRef, type BatchId, errandId } from "../core/naming.ts";
+import { copyPriority } from "../core/outputs.ts";
+import type { PredictionId } from "../core/prediction.ts";
+import { MINUTE } from "../core/time.ts";
+import {
+  type CreateErrand,
+  copyQueue,
+  createQueue,
+  feedJobId,
+  feedQueue,
+  finishQueue,
+  followQueue,
+  inputsQueue,
+  keepQueue,
+  type QueueSpec,
+  recordQueue,
+} from "./queues.ts";
+
+/** Batch rows wait behind singles, which have no priority and so come first. */
+const FILE_PRIORITY = 10;
+
+/** The dashboard shows what happens, it isn't the record; streams of ten thousand events a queue are a waste. */
+const EVENTS = { events: { maxLen: 1_000 } };
+
+export type Queues = ReturnType<typeof openQueues>;
+
+export function openQueues(redis: Redis) {
+  const open = new Map<string, Queue>();
+  function queue(name: string): Queue {
+    let found = open.get(name);
+    if (found === undefined) {
+      found = new Queue(name, { connection: redis, streams: EVENTS });
+      // Commands report their own failures; without a listener a lost connection would end the process.
+      found.on("error", () => undefined);
+      open.set(name, found);
+    }
+    return found;
+  }
+  async function add(spec: QueueSpec<unknown>, id: string, data: unknown, options: JobsOptions = {}): Promise<void> {
+    await queue(spec.name).add("errand", data, { ...spec.job, ...options, jobId: id });
+  }
+
+  const queues = {
+    /** Rows of one account, in the order in which they should be bought. */
+    async create(errands: readonly CreateErrand[], kind: "file" | "singles"): Promise<void> {
+      const [first] = errands;
+      if (first === undefined) return;
+      const spec = createQueue(first.account);
+      const priority = kind === "file" ? { priority: FILE_PRIORITY } : {};
+      for (let at = 0; at < errands.length; at += 500) {
+        await queue(spec.name).addBulk(
+          errands.slice(at, at + 500).map((errand) => ({
+            name: "errand",
+            data: [errand.account, errand.place.part, errand.place.offset, errand.place.length],
+            opts: { ...spec.job, ...priority, jobId: errandId(errand) },
+          })),
+        );
+      }
+    },
+
+    async follow(
+      ref: AttemptRef,
+      prediction: { readonly id: PredictionId; readonly startedAtMs: number },
+      delayMs: number,
+    ): Promise<void> {
+      const data = [ref.account, prediction.id, prediction.startedAtMs];
+      await add(followQueue(ref.account), errandId(ref), data, { delay: delayMs });
+    },
+
+    async copy(ref: AttemptRef, expiresAtMs: number): Promise<void> {
+      await add(copyQueue, errandId(ref), [ref.account, expiresAtMs], { priority: copyPriority(expiresAtMs) });
+    },
+
+    async record(ref: AttemptRef): Promise<void> {
+      await add(recordQueue, errandId(ref), [ref.account]);
+    },
+
+    async finish(account: AccountName, batch: BatchId): Promise<void> {
+      await add(finishQueue, batch, [account]);
+    },
+
+    /** Makes sure that the account's feed runs, and that it runs now. */
+    async wakeFeed(account: AccountName): Promise<void> {
+      await add(feedQueue, feedJobId(account), [account]);
+      await promote(queue(feedQueue.name), feedJobId(account));
+    },
+
+    /** A plain job in a producer's own queue. */
+    async reply(queueName: string, id: string, line: unknown): Promise<void> {
+      await queue(queueName).add("result", line, { jobId: id });
+    },
+
+    /** What the inputs queue takes from any producer. */
+    async input(data: unknown, jobId?: string): Promise<string | undefined> {
+      const job = await queue(inputsQueue.name).add("input", data, {
+        ...inputsQueue.job,
+        ...(jobId === undefined ? {} : { jobId }),
+      });
+      return job.id;
+    },
+
+    /** The keeper runs once a minute in the whole fleet. */
+    async scheduleKeeper(): Promise<void> {
+      await queue(keepQueue.name).upsertJobScheduler("keep", { every: MINUTE }, { name: "keep", opts: keepQueue.job });
+    },
+
+    /** A job that failed for good gets its tries again. Answers whether there was one. */
+    async retryFailed(queueName: string, id: string): Promise<boolean> {
+      const job = await queue(queueName).getJob(id);
+      if (job === undefined || !(await job.isFailed())) return false;
+      await job.retry("failed", { resetAttemptsMade: true });
+      return true;
+    },
+
+    /** Jobs that wait for the create stage of an account, running ones among them. */
+    async createBacklog(account: AccountName): Promise<number> {
+      return backlog(queue(createQueue(account).name));
+    },
+
+    /** Jobs that wait to be copied or recorded. */
+    async savingBacklog(): Promise<number> {
+      return (await backlog(queue(copyQueue.name))) + (await backlog(queue(recordQueue.name)));
+    },
+
+    /** The fleet-wide limit of a queue, which acts live on every worker. */
+    async setRate(queueName: string, window: { readonly max: number; readonly durationMs: number }): Promise<void> {
+      await queue(queueName).setGlobalRateLimit(window.max, window.durationMs);
+    },
+
+    async close(): Promise<void> {
+      await Promise.all([...open.values()].map((one) => one.close()));
+    },
+  };
+  return queues;
+}
+
+async function backlog(queue: Queue): Promise<number> {
+  const counts = await queue.getJobCounts("wait", "prioritized", "delayed", "active");
+  return Object.values(counts).reduce((sum, count) => sum + count, 0);
+}
+
+/** BullMQ refuses with −1 (no such job) or −3 (not delayed): then there is nothing to bring forward. */
+async function promote(queue: Queue, id: string): Promise<void> {
+  const job = await queue.getJob(id);
+  try {
+    await job?.promote();
+  } catch (error) {
+    const code = (error as { code?: unknown }).code;
+    if (code !== -1 && code !== -3) throw error;
+  }
+}
