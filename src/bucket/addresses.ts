@@ -1,0 +1,125 @@
+/**
+ * Which hosts files may be fetched from, and which addresses such a host may have. Decisions only, no I/O.
+ *
+ * An output's URL comes from outside, so it could point at a machine of ours, at a cloud's metadata service, or at a
+ * name that resolves to one. A URL is therefore judged by name, against a list, and every address that the name
+ * resolves to is judged again when a connection is made.
+ */
+
+import ipaddr from "ipaddr.js";
+
+/**
+ * One entry of the list: `host`, `*.host` (its subdomains, not itself), each with an optional `:port`.
+ *
+ * Without a port the entry means https on 443; for a loopback host any port, and http too. With a port it means that
+ * port, https or http. Private addresses are allowed to an entry that names one, a loopback or local name
+ * (`localhost`, `minio`, `files.internal`), or an exact host with a port: who writes that means that machine.
+ */
+export type HostRule = {
+  /** As a URL spells it: lower case, punycode, IPv6 in brackets, no dot at the end. */
+  readonly host: string;
+  readonly subdomains: boolean;
+  readonly port: number | null;
+};
+
+export type UrlVerdict =
+  | { readonly kind: "allowed"; readonly privateToo: boolean }
+  | { readonly kind: "refused"; readonly reason: string };
+
+/** Reads one entry of the list. Throws a TypeError that says what to write. */
+export function parseHostRule(text: string): HostRule {
+  const trimmed = text.trim();
+  const bare = ipaddr.IPv6.isValid(trimmed) ? `[${trimmed}]` : trimmed;
+  const match = /^(\*\.)?(\[[^\]]+\]|[^:[\]/@?#%*\\\s]+)(?::(\d{1,5}))?$/.exec(bare);
+  const hostname = match?.[2] === undefined ? undefined : URL.parse(`http://${match[2]}/`)?.hostname;
+  const port = match?.[3] === undefined ? null : Number(match[3]);
+  if (match === null || hostname === undefined || (port !== null && (port < 1 || port > 65_535))) {
+    throw new TypeError(`${JSON.stringify(text)} is no host to allow: write host, *.host, host:port or *.host:port`);
+  }
+  const subdomains = match[1] !== undefined;
+  const host = withoutLastDot(hostname);
+  if (subdomains && addressOf(host) !== null) {
+    throw new TypeError(`${JSON.stringify(text)} is no host to allow: an address has no subdomains`);
+  }
+  return { host, subdomains, port };
+}
+
+/** Whether a file may be fetched from a URL, as far as its text tells. */
+export function judgeUrl(url: URL, rules: readonly HostRule[]): UrlVerdict {
+  const refused = (reason: string): UrlVerdict => ({ kind: "refused", reason });
+  if (url.protocol !== "https:" && url.protocol !== "http:") return refused(`${url.protocol} isn't https`);
+  if (url.username !== "" || url.password !== "") return refused("it carries a user name or password");
+
+  const host = withoutLastDot(url.hostname);
+  const shown = url.port === "" ? host : `${host}:${url.port}`;
+  const matching = rules.filter((rule) => matchesHost(rule, host) && matchesPort(rule, url, host));
+  if (matching.length === 0) return refused(`${shown} isn't in the list of allowed hosts (OUTLAST_OUTPUT_HOSTS)`);
+  if (url.protocol === "http:" && !isLoopback(host) && !matching.some((rule) => rule.port !== null)) {
+    return refused(`${shown} is allowed over https only; name it with its port to allow http`);
+  }
+
+  const privateToo = matching.some((rule) => isLocal(rule.host) || (rule.port !== null && !rule.subdomains));
+  const address = addressOf(host);
+  const fault = address === null ? null : addressFault(address, privateToo);
+  return fault === null ? { kind: "allowed", privateToo } : refused(fault);
+}
+
+/** Says why an address mustn't be connected to, or null. `privateToo` comes from the verdict on the URL's host. */
+export function addressFault(address: string, privateToo: boolean): string | null {
+  if (!ipaddr.isValid(address)) return `${JSON.stringify(address)} isn't an address`;
+  const ip = unwrapped(ipaddr.process(address));
+  const range = ip.range();
+  if (METADATA.has(ip.toString())) return `${address} is a cloud's metadata service`;
+  if (range === "unicast") return null;
+  if (!PRIVATE.has(range)) return `${address} is a ${range} address`;
+  return privateToo ? null : `${address} is a ${range} address, which only a host named for it may have`;
+}
+
+/** Whether a URL's host and port are in the list, over https: what the provider's token may be sent to. */
+export function isHttpsTo(url: URL, rules: readonly HostRule[]): boolean {
+  const host = withoutLastDot(url.hostname);
+  return url.protocol === "https:" && rules.some((rule) => matchesHost(rule, host) && matchesPort(rule, url, host));
+}
+
+const PRIVATE: ReadonlySet<string> = new Set(["private", "loopback", "uniqueLocal", "carrierGradeNat"]);
+
+/** Those that no range gives away: Azure's is public, Alibaba's and the IPv6 ones would pass where private ones may. */
+const METADATA: ReadonlySet<string> = new Set(["168.63.129.16", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254"]);
+
+/** An IPv4 address behind a network's NAT64 prefix reaches the IPv4 address. */
+function unwrapped(ip: ipaddr.IPv4 | ipaddr.IPv6): ipaddr.IPv4 | ipaddr.IPv6 {
+  if (ip.kind() === "ipv4" || ip.range() !== "rfc6052") return ip;
+  return ipaddr.fromByteArray(ip.toByteArray().slice(12));
+}
+
+function matchesHost(rule: HostRule, host: string): boolean {
+  return rule.subdomains ? host.endsWith(`.${rule.host}`) : host === rule.host;
+}
+
+function matchesPort(rule: HostRule, url: URL, host: string): boolean {
+  if (rule.port === null) return url.port === "" || isLoopback(host);
+  return rule.port === Number(url.port === "" ? (url.protocol === "https:" ? 443 : 80) : url.port);
+}
+
+/** The address that a URL's host is written as, if it is one; WHATWG URLs have made 0x7f.1 into 127.0.0.1 by now. */
+function addressOf(host: string): string | null {
+  const bare = host.startsWith("[") ? host.slice(1, -1) : host;
+  return ipaddr.isValid(bare) ? bare : null;
+}
+
+function isLoopback(host: string): boolean {
+  if (host === "localhost" || host.endsWith(".localhost")) return true;
+  const address = addressOf(host);
+  return address !== null && ipaddr.process(address).range() === "loopback";
+}
+
+/** A name that can only mean a machine nearby, or such a machine's address. */
+function isLocal(host: string): boolean {
+  const address = addressOf(host);
+  if (address !== null) return PRIVATE.has(ipaddr.process(address).range());
+  return !host.includes(".") || /\.(localhost|local|internal|lan|home\.arpa)$/.test(host);
+}
+
+function withoutLastDot(host: string): string {
+  return host.endsWith(".") ? host.slice(0, -1) : host;
+}

@@ -1,0 +1,109 @@
+/**
+ * A batch's input as the batch's own copy: parts of JSONL, each with a line index.
+ *
+ * The index (`input-<n>.idx`) is a list of 8-byte big-endian numbers: the item index of the part's first row, then
+ * the byte offset at which each row ends. So row r of a part is found by reading 16 bytes, and any row's bytes by
+ * one ranged get, however large the batch is.
+ */
+
+import assert from "node:assert/strict";
+import { z } from "zod";
+import { type BatchId, OBJECT_KEYS } from "../core/naming.ts";
+import type { Target } from "../core/prediction.ts";
+import type { Bucket } from "./bucket.ts";
+
+const NUMBER_BYTES = 8;
+
+export type PlacedRow = { readonly index: number; readonly offset: number; readonly length: number };
+
+export function encodeIndex(first: number, rowEnds: readonly number[]): Buffer {
+  const index = Buffer.alloc(NUMBER_BYTES * (rowEnds.length + 1));
+  for (const [at, number] of [first, ...rowEnds].entries()) index.writeBigUInt64BE(BigInt(number), at * NUMBER_BYTES);
+  return index;
+}
+
+export type PartIndex = { readonly first: number; readonly rowEnds: readonly number[] };
+
+export function decodeIndex(index: Buffer): PartIndex {
+  const [first = 0, ...rowEnds] = numbersOf(index);
+  return { first, rowEnds };
+}
+
+/**
+ * Where up to `count` rows from item `index` on stand in a part; fewer at the part's end, none past it.
+ * `first`: the item index of the part's first row.
+ */
+export async function placeRows(
+  bucket: Bucket,
+  batch: BatchId,
+  { part, first }: { readonly part: number; readonly first: number },
+  index: number,
+  count: number,
+): Promise<readonly PlacedRow[]> {
+  const row = index - first;
+  assert.ok(row >= 0, `item ${index} stands before part ${part}, which begins at ${first}`);
+  const slice = await bucket.getRange(
+    OBJECT_KEYS.inputIndex(batch, part),
+    row * NUMBER_BYTES,
+    (count + 1) * NUMBER_BYTES,
+  );
+  if (slice === null) throw new Error(`the input index of part ${part} of batch ${batch} is missing in ${bucket.url}`);
+  // The number before the first wanted row is where the row before it ends - or, for row 0, the part's first index.
+  const [before = 0, ...ends] = numbersOf(slice);
+  let offset = row === 0 ? 0 : before;
+  return ends.map((end, at) => {
+    const placed = { index: index + at, offset, length: end - offset };
+    offset = end;
+    return placed;
+  });
+}
+
+/** A row as the batch keeps it: one line of JSON, validated when it was admitted. */
+export type StoredRow = {
+  readonly input: Readonly<Record<string, unknown>>;
+  /** The row's own id. */
+  readonly id?: string | undefined;
+  readonly target: Target;
+  /** Singles only: the producer's queue that gets the result, and the digests that identify the input. */
+  readonly reply_to?: string | undefined;
+  readonly identity?: string | undefined;
+  readonly input_sha256?: string | undefined;
+};
+
+const target = z.discriminatedUnion("kind", [
+  z.object({ kind: z.literal("version"), version: z.string() }),
+  z.object({ kind: z.literal("model"), owner: z.string(), name: z.string() }),
+  z.object({ kind: z.literal("deployment"), owner: z.string(), name: z.string() }),
+]);
+
+const storedRow = z.object({
+  input: z.record(z.string(), z.unknown()),
+  id: z.string().optional(),
+  target,
+  reply_to: z.string().optional(),
+  identity: z.string().optional(),
+  input_sha256: z.string().optional(),
+});
+
+export function parseRow(line: string): StoredRow {
+  return storedRow.parse(JSON.parse(line));
+}
+
+export async function readRow(
+  bucket: Bucket,
+  batch: BatchId,
+  place: { readonly part: number; readonly offset: number; readonly length: number },
+): Promise<StoredRow> {
+  const key = OBJECT_KEYS.input(batch, place.part);
+  const bytes = await bucket.getRange(key, place.offset, place.length);
+  if (bytes === null || bytes.length !== place.length) {
+    throw new Error(`a row of ${bucket.urlOf(key)} (${place.length} bytes from ${place.offset}) is missing`);
+  }
+  return parseRow(bytes.toString("utf8"));
+}
+
+function numbersOf(bytes: Buffer): number[] {
+  return Array.from({ length: Math.floor(bytes.length / NUMBER_BYTES) }, (_, at) =>
+    Number(bytes.readBigUInt64BE(at * NUMBER_BYTES)),
+  );
+}

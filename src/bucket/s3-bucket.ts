@@ -1,0 +1,369 @@
+/**
+ * A bucket that is a prefix of an S3 bucket: AWS, or any store that passes `test/bucket`.
+ *
+ * What of S3 we lean on: a put is atomic; `If-None-Match: *` lets one of many writers win (`checkBucket` proves it
+ * before a store is trusted with money records); keys list in the order of their UTF-8 bytes.
+ *
+ * AWS gets the SDK's defaults, which send a CRC32 with every body. A custom endpoint gets checksums only where an
+ * operation demands them, because many stores refuse the SDK's streamed ones; there, as everywhere, the signature
+ * covers the SHA-256 of what we send over plain http.
+ *
+ * Deadlines: a request has `requestTimeoutMs` per attempt and at most four attempts; a socket that is silent for as
+ * long is closed, so somebody who stops reading a `getStream` for that time loses it. Whatever fails is a BucketError
+ * of one line with the address and the remedy; no error carries a header, a signature or a credential.
+ */
+
+import { randomUUID } from "node:crypto";
+import { Readable } from "node:stream";
+import { buffer } from "node:stream/consumers";
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  DeleteObjectCommand,
+  GetObjectCommand,
+  HeadObjectCommand,
+  ListObjectsV2Command,
+  PutObjectCommand,
+  S3Client,
+  type S3ClientConfig,
+} from "@aws-sdk/client-s3";
+import { Upload } from "@aws-sdk/lib-storage";
+import { MINUTE, SECOND } from "../core/time.ts";
+import { type Bucket, BucketError, type ObjectInfo } from "./bucket.ts";
+import { checkRange } from "./file-bucket.ts";
+import { checkKey, checkPrefix } from "./keys.ts";
+import { namesNoKey, translated, wasRefusedAsTaken } from "./s3-errors.ts";
+import { withBody } from "./streamed-body.ts";
+
+export type S3Settings = {
+  /** Another store than AWS: `http://host:port` or https, with a path if it has one. */
+  readonly endpoint?: string | undefined;
+  /** Where unset, the SDK's own (AWS_REGION, profile); with an endpoint at last `us-east-1`. */
+  readonly region?: string | undefined;
+  /** Where unset, the SDK's own chain: environment, profile, container, machine. */
+  readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string } | undefined;
+  /** Checksums with every body. Where unset: yes on AWS, no with an endpoint. */
+  readonly checksums?: boolean | undefined;
+  /** How long one attempt of a request may take, and how long a socket may be silent. */
+  readonly requestTimeoutMs?: number | undefined;
+  /** First and later attempts of one request. */
+  readonly attempts?: number | undefined;
+};
+
+/** What is in flight over the network from one process; as many sockets are kept open. */
+const SOCKETS = 64;
+
+/** A stream keeps at most two parts in flight and one being filled: some 32 MB. 10,000 parts make 80 GB. */
+const PART_BYTES = 8 * 1024 * 1024;
+const PARTS_IN_FLIGHT = 2;
+
+/** How often a conditional put is sent again because another write to the key was in progress. */
+const CONFLICT_TRIES = 8;
+
+/** Marks the writer of a put-once, so that a winner whose answer was lost knows its object again. */
+const WRITER = "outlast-writer";
+
+/** Opens a prefix of an S3 bucket. Nothing is sent yet; `checkBucket` proves that it works. */
+export async function openS3Bucket(
+  settings: S3Settings & { readonly bucket: string; readonly prefix?: string },
+): Promise<Bucket> {
+  const prefix = settings.prefix ?? "";
+  if (prefix !== "") checkKey(prefix);
+  if (settings.endpoint !== undefined && !/^https?:$/.test(URL.parse(settings.endpoint)?.protocol ?? "")) {
+    throw new BucketError("failed", `the S3 endpoint isn't an http or https address; write http://host:port`);
+  }
+  const client = await openClient(settings);
+  return new S3Bucket(client, settings.bucket, prefix, settings);
+}
+
+async function openClient(settings: S3Settings): Promise<S3Client> {
+  const client = new S3Client(clientConfig(settings));
+  try {
+    await client.config.region();
+    return client;
+  } catch (error) {
+    client.destroy();
+    if (settings.endpoint === undefined) {
+      throw new BucketError("failed", "no AWS region is set; set AWS_REGION to the bucket's region", error);
+    }
+    // Stores other than AWS take any region, as long as both sides sign with the same.
+    return new S3Client(clientConfig({ ...settings, region: "us-east-1" }));
+  }
+}
+
+function clientConfig(settings: S3Settings): S3ClientConfig {
+  const { endpoint, region, credentials } = settings;
+  const checksums = settings.checksums ?? endpoint === undefined;
+  const timeoutMs = settings.requestTimeoutMs ?? MINUTE;
+  const silent = (): void => {};
+  return {
+    ...(region === undefined ? {} : { region }),
+    ...(credentials === undefined ? {} : { credentials }),
+    ...(endpoint === undefined ? { followRegionRedirects: true } : { endpoint, forcePathStyle: true }),
+    requestChecksumCalculation: checksums ? "WHEN_SUPPORTED" : "WHEN_REQUIRED",
+    responseChecksumValidation: checksums ? "WHEN_SUPPORTED" : "WHEN_REQUIRED",
+    // Some stores never answer `Expect: 100-continue`, which costs six seconds for every body over 2 MB.
+    ...(endpoint === undefined ? {} : { expectContinueHeader: false }),
+    maxAttempts: settings.attempts ?? 4,
+    requestHandler: {
+      connectionTimeout: Math.min(5 * SECOND, timeoutMs),
+      requestTimeout: timeoutMs,
+      throwOnRequestTimeout: true,
+      socketTimeout: timeoutMs,
+      httpAgent: { keepAlive: true, maxSockets: SOCKETS },
+      httpsAgent: { keepAlive: true, maxSockets: SOCKETS },
+      logger: { debug: silent, info: silent, warn: silent, error: silent },
+    },
+  };
+}
+
+class S3Bucket implements Bucket {
+  readonly url: string;
+  readonly #client: S3Client;
+  readonly #bucket: string;
+  /** Empty, or ending in "/". */
+  readonly #prefix: string;
+  readonly #endpoint: string | null;
+  readonly #deadlineMs: number;
+
+  constructor(client: S3Client, bucket: string, prefix: string, settings: S3Settings) {
+    this.#client = client;
+    this.#bucket = bucket;
+    this.#prefix = prefix === "" ? "" : `${prefix}/`;
+    this.#endpoint = settings.endpoint === undefined ? null : new URL(settings.endpoint).origin;
+    // All attempts of a request and the pauses between them.
+    this.#deadlineMs = 2 * (settings.requestTimeoutMs ?? MINUTE);
+    this.url = prefix === "" ? `s3://${bucket}` : `s3://${bucket}/${prefix}`;
+  }
+
+  urlOf(key: string): string {
+    return `s3://${this.#bucket}/${this.#key(key)}`;
+  }
+
+  async put(key: string, body: Uint8Array | string, options: { readonly contentType: string }): Promise<void> {
+    const command = new PutObjectCommand({ ...this.#object(key), Body: bytesOf(body), ContentType: options.contentType });
+    try {
+      await this.#client.send(command, this.#deadline());
+    } catch (error) {
+      throw this.#translated(error, "writing", key);
+    }
+  }
+
+  async putStream(
+    key: string,
+    body: Readable,
+    options: { readonly contentType: string; readonly signal?: AbortSignal },
+  ): Promise<void> {
+    const upload = new Upload({
+      client: this.#client,
+      params: { ...this.#object(key), Body: body, ContentType: options.contentType },
+      partSize: PART_BYTES,
+      queueSize: PARTS_IN_FLIGHT,
+      leavePartsOnError: false,
+    });
+    // An abort fails the body, and Upload then waits for its parts in flight and aborts the multipart upload before it
+    // answers. Its own abort() answers at once, and what its parts leave behind would stay and cost.
+    await withBody(
+      body,
+      options.signal,
+      async () => void (await upload.done()),
+      (error) => this.#translated(error, "writing", key),
+    );
+  }
+
+  async putOnce(key: string, body: Uint8Array | string, options: { readonly contentType: string }): Promise<boolean> {
+    const writer = randomUUID();
+    const command = new PutObjectCommand({
+      ...this.#object(key),
+      Body: bytesOf(body),
+      ContentType: options.contentType,
+      IfNoneMatch: "*",
+      Metadata: { [WRITER]: writer },
+    });
+    for (let conflicts = 1; ; conflicts++) {
+      try {
+        await this.#client.send(command, this.#deadline());
+        return true;
+      } catch (error) {
+        switch (wasRefusedAsTaken(error)) {
+          case "taken":
+            return await this.#isWriter(key, writer);
+          case "conflict":
+            // Another write to this key is going on; whether it or we win shows only after it.
+            if (conflicts >= CONFLICT_TRIES) throw this.#translated(error, "writing", key);
+            await sleep(conflicts * 50 * (0.5 + Math.random()));
+            break;
+          case "no":
+            throw this.#translated(error, "writing", key);
+        }
+      }
+    }
+  }
+
+  async get(key: string, options: { readonly maxBytes: number }): Promise<Buffer | null> {
+    try {
+      const answer = await this.#client.send(new GetObjectCommand(this.#object(key)), this.#deadline());
+      const bytes = answer.ContentLength;
+      if (bytes === undefined || bytes > options.maxBytes) {
+        discard(answer.Body);
+        const size = bytes === undefined ? "an unknown number of" : bytes;
+        throw new BucketError(
+          "too-large",
+          `${this.urlOf(key)} holds ${size} bytes, over the ${options.maxBytes} asked for`,
+        );
+      }
+      return await whole(answer.Body, bytes);
+    } catch (error) {
+      if (namesNoKey(error)) return null;
+      throw this.#translated(error, "reading", key);
+    }
+  }
+
+  async getRange(key: string, start: number, length: number): Promise<Buffer | null> {
+    checkRange(start, length);
+    if (length === 0) return (await this.head(key)) === null ? null : Buffer.alloc(0); // no range says "nothing"
+    const command = new GetObjectCommand({ ...this.#object(key), Range: `bytes=${start}-${start + length - 1}` });
+    try {
+      const answer = await this.#client.send(command, this.#deadline());
+      const bytes = answer.ContentLength;
+      const asked = answer.ContentRange?.startsWith(`bytes ${start}-`) ?? (start === 0 && bytes !== undefined);
+      if (bytes === undefined || bytes > length || !asked) {
+        discard(answer.Body);
+        throw new BucketError(
+          "failed",
+          `reading ${this.urlOf(key)} failed: the store ignored the range that was asked for; use a store that serves ranges`,
+        );
+      }
+      return await whole(answer.Body, bytes);
+    } catch (error) {
+      if (namesNoKey(error)) return null;
+      if (statusOf(error) === 416) return Buffer.alloc(0); // begins at the object's end or behind it
+      throw this.#translated(error, "reading", key);
+    }
+  }
+
+  async getStream(key: string): Promise<Readable | null> {
+    // The deadline ends with the headers; the body may take as long as its reader, but no pause over the timeout.
+    const deadline = new AbortController();
+    const timer = setTimeout(() => deadline.abort(new DOMException("deadline", "TimeoutError")), this.#deadlineMs);
+    try {
+      const answer = await this.#client.send(new GetObjectCommand(this.#object(key)), { abortSignal: deadline.signal });
+      if (!(answer.Body instanceof Readable)) throw new TypeError("the SDK gave no Node stream");
+      return answer.Body;
+    } catch (error) {
+      if (namesNoKey(error)) return null;
+      throw this.#translated(error, "reading", key);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async head(key: string): Promise<ObjectInfo | null> {
+    try {
+      const answer = await this.#client.send(new HeadObjectCommand(this.#object(key)), this.#deadline());
+      return { key, bytes: answer.ContentLength ?? 0, contentType: answer.ContentType ?? null };
+    } catch (error) {
+      if (namesNoKey(error)) return null;
+      throw this.#translated(error, "looking at", key);
+    }
+  }
+
+  async *list(prefix: string, options: { readonly after?: string } = {}): AsyncGenerator<ObjectInfo> {
+    checkPrefix(prefix);
+    let startAfter = options.after === undefined ? undefined : this.#prefix + options.after;
+    for (;;) {
+      const page = await this.#page(prefix, startAfter);
+      for (const object of page.objects) yield object;
+      const last = page.objects.at(-1);
+      if (!page.more || last === undefined) return;
+      // By the last key and not by a token, so that every page says where it begins and a page can't repeat one.
+      startAfter = this.#prefix + last.key;
+    }
+  }
+
+  async delete(key: string): Promise<void> {
+    try {
+      await this.#client.send(new DeleteObjectCommand(this.#object(key)), this.#deadline());
+    } catch (error) {
+      if (namesNoKey(error)) return;
+      throw this.#translated(error, "deleting", key);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#client.destroy();
+  }
+
+  async #page(
+    prefix: string,
+    startAfter: string | undefined,
+  ): Promise<{ readonly objects: readonly ObjectInfo[]; readonly more: boolean }> {
+    const command = new ListObjectsV2Command({
+      Bucket: this.#bucket,
+      Prefix: this.#prefix + prefix,
+      ...(startAfter === undefined || startAfter === "" ? {} : { StartAfter: startAfter }),
+      MaxKeys: 1_000,
+    });
+    try {
+      const answer = await this.#client.send(command, this.#deadline());
+      const objects = (answer.Contents ?? []).flatMap(({ Key, Size }) =>
+        Key === undefined ? [] : [{ key: Key.slice(this.#prefix.length), bytes: Size ?? 0, contentType: null }],
+      );
+      return { objects, more: answer.IsTruncated === true };
+    } catch (error) {
+      throw this.#translated(error, "listing", prefix);
+    }
+  }
+
+  /** Whether the object at a key that is taken is our own, written by a request whose answer was lost. */
+  async #isWriter(key: string, writer: string): Promise<boolean> {
+    try {
+      const answer = await this.#client.send(new HeadObjectCommand(this.#object(key)), this.#deadline());
+      return answer.Metadata?.[WRITER] === writer;
+    } catch (error) {
+      if (namesNoKey(error)) return false; // deleted since: it was somebody's
+      throw this.#translated(error, "looking at", key);
+    }
+  }
+
+  #key(key: string): string {
+    checkKey(key);
+    const whole = this.#prefix + key;
+    if (this.#prefix !== "") checkKey(whole); // together they may be too long
+    return whole;
+  }
+
+  #object(key: string): { readonly Bucket: string; readonly Key: string } {
+    return { Bucket: this.#bucket, Key: this.#key(key) };
+  }
+
+  #deadline(): { readonly abortSignal: AbortSignal } {
+    return { abortSignal: AbortSignal.timeout(this.#deadlineMs) };
+  }
+
+  #translated(error: unknown, doing: string, key: string): unknown {
+    const where = `s3://${this.#bucket}/${this.#prefix}${key}`;
+    return translated(error, { doing, where, bucket: this.#bucket, endpoint: this.#endpoint });
+  }
+}
+
+/** A body that ends early is an error, not a shorter object. */
+async function whole(body: unknown, bytes: number): Promise<Buffer> {
+  if (!(body instanceof Readable)) throw new TypeError("the SDK gave no Node stream");
+  const read = await buffer(body);
+  if (read.length !== bytes) {
+    throw Object.assign(new Error(`the body ended after ${read.length} of ${bytes} bytes`), { code: "ECONNRESET" });
+  }
+  return read;
+}
+
+function bytesOf(body: Uint8Array | string): Uint8Array {
+  return typeof body === "string" ? Buffer.from(body) : body; // of an empty string the SDK doesn't know the length
+}
+
+function discard(body: unknown): void {
+  if (body instanceof Readable) body.on("error", () => undefined).destroy();
+}
+
+function statusOf(error: unknown): number | undefined {
+  return (error as { $metadata?: { httpStatusCode?: number } } | undefined)?.$metadata?.httpStatusCode;
+}

@@ -1,0 +1,36 @@
+/** What both adapters do with a body that somebody else's stream delivers. */
+
+import type { Readable } from "node:stream";
+
+/**
+ * Runs `write`, which consumes `body`. An abort fails the body, so there is one way for a write to end early.
+ * Whatever is thrown because of the body is the body's own error; other errors go through `translate`.
+ */
+export async function withBody(
+  body: Readable,
+  signal: AbortSignal | undefined,
+  write: () => Promise<void>,
+  translate: (error: unknown) => unknown,
+): Promise<void> {
+  const abort = (): void => {
+    body.destroy(signal?.reason instanceof Error ? signal.reason : new DOMException("aborted", "AbortError"));
+  };
+  // A destroyed stream emits its error later, when nobody iterates it any more.
+  const heard = (): void => {};
+  body.on("error", heard);
+  if (signal?.aborted) abort();
+  signal?.addEventListener("abort", abort, { once: true });
+  try {
+    await write();
+  } catch (error) {
+    throw body.errored ?? (endedEarly(error) ? error : translate(error));
+  } finally {
+    signal?.removeEventListener("abort", abort);
+    body.destroy();
+  }
+}
+
+/** The stream was destroyed by somebody who gave no reason. */
+function endedEarly(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "ERR_STREAM_PREMATURE_CLOSE";
+}
