@@ -1,0 +1,260 @@
+/**
+ * Admits single inputs: notes who they are, gives each a place in today's batch of singles, and opens it for feeding.
+ *
+ * Singles that arrive within 5 ms share a part of the batch's input. The part, written once under its number, is
+ * what decides: who writes part n appends its rows behind all earlier ones. Then each input's identity is noted,
+ * then the part is published in Redis. Order of effects, and what a crash leaves after each:
+ *
+ *   1. part n in the bucket     nobody was answered. Whoever next wants number n finds it taken and carries on with
+ *                               2 and 3 in the writer's place.
+ *   2. identities               the same; an input that comes again is known now.
+ *   3. published                its rows are fed, whether or not their producers heard of it.
+ *
+ * The same identity with the same input is the same item; with another input it is refused. Two writers that race
+ * with one identity both write a part; the identity names one row, and the other's row is void: canceled, never fed.
+ */
+
+import { createHash } from "node:crypto";
+import DataLoader from "dataloader";
+import stringify from "safe-stable-stringify";
+import type { Bucket } from "../bucket/bucket.ts";
+import { encodeIndex, parseRow, type StoredRow } from "../bucket/input-parts.ts";
+import { type Identity, readIdentity, writeBatch, writeIdentity } from "../bucket/records.ts";
+import type { Batch } from "../core/batch.ts";
+import {
+  type AccountName,
+  type BatchId,
+  batchIdFrom,
+  type ItemId,
+  isOwnQueue,
+  itemId,
+  OBJECT_KEYS,
+} from "../core/naming.ts";
+import type { Target } from "../core/prediction.ts";
+import { type Row, readRow } from "../core/rows.ts";
+import type { Ledger } from "../ledger/ledger.ts";
+import type { Queues } from "../queues/enqueue.ts";
+import type { InputJob } from "../queues/queues.ts";
+
+export type SingleInput = {
+  readonly tenant: string;
+  readonly account: AccountName;
+  /** What makes it the same input when it comes again; unique within the tenant. */
+  readonly identity: string;
+  readonly row: Row & { readonly target: Target };
+  readonly replyTo: string | null;
+};
+
+/** This can't become an item, and trying again won't change that. */
+export class InputRefused extends Error {
+  override readonly name = "InputRefused";
+}
+
+/** What admission needs to know of an account. */
+export type AdmittingAccount = { readonly name: AccountName; readonly targets: ReadonlySet<Target["kind"]> };
+
+const SHARED_PART_MS = 5;
+const MAX_PART_ROWS = 1_000;
+const MAX_PART_BYTES = 64 * 1024 * 1024;
+const MAX_ROUNDS = 1_000;
+
+/** Reads what a producer put into the inputs queue. The tenant of that queue is `default`. Throws InputRefused. */
+export function readInputJob(job: InputJob, accounts: readonly AdmittingAccount[]): SingleInput {
+  if (typeof job.data !== "object" || job.data === null || Array.isArray(job.data)) {
+    throw new InputRefused(
+      `an input is an object like {"input": {…}, "model": "owner/name"}, not ${JSON.stringify(job.data)?.slice(0, 80)}`,
+    );
+  }
+  const { account: wanted, reply_to: replyTo, ...rest } = job.data as Record<string, unknown>;
+  const account = chooseAccount(wanted, accounts);
+  const read = readRow(rest, {});
+  if (!read.ok) throw new InputRefused(read.reason);
+  const { target } = read.row;
+  if (target === undefined) throw new InputRefused("names no model: add `model`, `version` or `deployment`");
+  if (!account.targets.has(target.kind))
+    throw new InputRefused(
+      `account ${account.name} can't run a ${target.kind}; it takes ${[...account.targets].join(", ")}`,
+    );
+  if (
+    replyTo !== undefined &&
+    (typeof replyTo !== "string" || !/^[^:\s]{1,200}$/.test(replyTo) || isOwnQueue(replyTo))
+  ) {
+    throw new InputRefused("`reply_to` must name a queue of your own (1 to 200 characters, no colon, not outlast-…)");
+  }
+  return {
+    tenant: "default",
+    account: account.name,
+    identity: read.row.id === undefined ? `job:${job.jobId}:${job.addedAtMs}` : `id:${read.row.id}`,
+    row: { ...read.row, target },
+    replyTo: replyTo ?? null,
+  };
+}
+
+/** The account that a producer or person named; unnamed it is the only one, else `replicate`. Throws InputRefused. */
+export function chooseAccount<A extends { readonly name: AccountName }>(wanted: unknown, accounts: readonly A[]): A {
+  const name = wanted ?? (accounts.length === 1 ? accounts[0]?.name : "replicate");
+  const found = accounts.find((account) => account.name === name);
+  if (found !== undefined) return found;
+  const known = accounts.map((account) => account.name).join(", ") || "none; set REPLICATE_API_TOKEN or COMETAPI_KEY";
+  throw new InputRefused(`there is no account ${JSON.stringify(name)} (known: ${known})`);
+}
+
+export type Admission = { readonly admit: (input: SingleInput) => Promise<ItemId> };
+
+type Entry = {
+  readonly input: SingleInput;
+  readonly key: ReturnType<typeof OBJECT_KEYS.identity>;
+  readonly digest: string;
+  readonly line: string;
+};
+
+export function openAdmission(deps: {
+  readonly bucket: Bucket;
+  readonly ledger: Pick<Ledger, "openBatch" | "standing" | "publishPart">;
+  readonly queues: Pick<Queues, "wakeFeed">;
+  readonly clock: () => number;
+}): Admission {
+  const { bucket, ledger } = deps;
+  /** One per batch of singles; yesterday's are dropped when a new one is made. */
+  const loaders = new Map<BatchId, DataLoader<Entry, ItemId>>();
+
+  async function loaderOf(input: SingleInput): Promise<DataLoader<Entry, ItemId>> {
+    const batch = singlesBatch(input, deps.clock());
+    const known = loaders.get(batch.id);
+    if (known !== undefined) return known;
+    await writeBatch(bucket, batch);
+    await ledger.openBatch(batch);
+    const raced = loaders.get(batch.id);
+    if (raced !== undefined) return raced;
+    if (loaders.size >= 1_000) loaders.clear();
+    let previous: Promise<unknown> = Promise.resolve();
+    const loader = new DataLoader<Entry, ItemId>(
+      (entries) => {
+        // One part at a time, so that this process doesn't race itself for a number.
+        const run = previous.then(() => admitGroup(batch, entries));
+        previous = run.catch(() => undefined);
+        return run;
+      },
+      { cache: false, maxBatchSize: MAX_PART_ROWS, batchScheduleFn: (flush) => setTimeout(flush, SHARED_PART_MS) },
+    );
+    loaders.set(batch.id, loader);
+    return loader;
+  }
+
+  /** An answer for each entry: its item, or why it is refused. */
+  async function admitGroup(batch: Batch, entries: readonly Entry[]): Promise<(ItemId | Error)[]> {
+    const answers = new Map<Entry, ItemId | Error>();
+    for (let round = 0; round < MAX_ROUNDS; round++) {
+      await Promise.all(
+        entries
+          .filter((entry) => !answers.has(entry))
+          .map(async (entry) => {
+            const standing = await readIdentity(bucket, entry.key);
+            if (standing !== null) answers.set(entry, judge(entry, standing));
+          }),
+      );
+      const open = entries.filter((entry) => !answers.has(entry));
+      if (open.length === 0) {
+        await deps.queues.wakeFeed(batch.account);
+        return entries.map((entry) => answers.get(entry) ?? new Error("an admission was lost"));
+      }
+      await appendPart(batch, open);
+    }
+    throw new Error(`batch ${batch.id}: ${MAX_ROUNDS} parts were written by others while this one waited for a number`);
+  }
+
+  /** Appends a part with these entries - or completes the part that somebody else wrote under its number. */
+  async function appendPart(batch: Batch, entries: readonly Entry[]): Promise<void> {
+    const tail = await ledger.standing(batch.account, batch.id);
+    if (tail === null) throw new Error(`batch ${batch.id} isn't open in Redis`);
+    const place = { part: tail.parts, first: tail.batch.items };
+    const key = OBJECT_KEYS.input(batch.id, place.part);
+    const body = [...new Map(withinLimit(entries).map((entry) => [entry.key, entry.line])).values()].join("");
+    const wrote = await bucket.putOnce(key, body, { contentType: "application/x-ndjson" });
+    if (wrote) return completePart(batch, place, body);
+
+    const theirs = await bucket.get(key, { maxBytes: 2 * MAX_PART_BYTES });
+    const now = await ledger.standing(batch.account, batch.id);
+    // Published meanwhile, it needs nobody; and then `place.first` might not be where it begins.
+    if (theirs !== null && now?.parts === place.part) await completePart(batch, place, theirs.toString("utf8"));
+  }
+
+  async function completePart(
+    batch: Batch,
+    { part, first }: { part: number; first: number },
+    body: string,
+  ): Promise<void> {
+    const lines = body.split("\n").slice(0, -1);
+    let end = 0;
+    const ends = lines.map((line) => (end += Buffer.byteLength(line) + 1));
+    await bucket.put(OBJECT_KEYS.inputIndex(batch.id, part), encodeIndex(first, ends), {
+      contentType: "application/octet-stream",
+    });
+
+    const voidIndexes: number[] = [];
+    await Promise.all(
+      lines.map(async (line, at) => {
+        const index = first + at;
+        const row = parseRow(line);
+        if (row.identity === undefined || row.input_sha256 === undefined)
+          throw new Error(`row ${index} of ${batch.id} names no identity`);
+        const mine: Identity = { batch: batch.id, index, inputSha256: row.input_sha256 };
+        const standing = await writeIdentity(bucket, OBJECT_KEYS.identity(batch.tenant, row.identity), mine);
+        if (standing.batch !== mine.batch || standing.index !== index) voidIndexes.push(index);
+      }),
+    );
+    await ledger.publishPart(batch, { part, first, rows: lines.length, voidIndexes });
+  }
+
+  return {
+    async admit(input) {
+      return (await loaderOf(input)).load(entryOf(input));
+    },
+  };
+}
+
+/** The batch of singles that an input of this moment belongs to. */
+function singlesBatch({ tenant, account }: SingleInput, nowMs: number): Batch {
+  const day = new Date(nowMs).toISOString().slice(0, 10);
+  return {
+    id: batchIdFrom(sha256(JSON.stringify(["singles", tenant, account, day]))),
+    kind: "singles",
+    name: `singles ${day}`,
+    tenant,
+    account,
+    items: 0,
+    openedAtMs: nowMs,
+  };
+}
+
+function entryOf(input: SingleInput): Entry {
+  const identity = sha256(input.identity).toString("hex");
+  const digest = sha256(stringify([input.row.target, input.row.input])).toString("hex");
+  const row: StoredRow = {
+    input: input.row.input,
+    target: input.row.target,
+    identity,
+    input_sha256: digest,
+    ...(input.row.id !== undefined && { id: input.row.id }),
+    ...(input.replyTo !== null && { reply_to: input.replyTo }),
+  };
+  return { input, key: OBJECT_KEYS.identity(input.tenant, identity), digest, line: `${JSON.stringify(row)}\n` };
+}
+
+function judge(entry: Entry, standing: Identity): ItemId | Error {
+  if (standing.inputSha256 === entry.digest) return itemId(standing.batch, standing.index);
+  return new InputRefused(
+    `${entry.input.identity.replace(/^(\w+):/, "$1 ")} is item ${itemId(standing.batch, standing.index)} already, with another input`,
+  );
+}
+
+/** The first entries whose lines fit into one part; the rest go into the next round's. */
+function withinLimit(entries: readonly Entry[]): readonly Entry[] {
+  let bytes = 0;
+  const most = entries.findIndex((entry) => (bytes += Buffer.byteLength(entry.line)) > MAX_PART_BYTES);
+  return most === -1 ? entries : entries.slice(0, Math.max(most, 1));
+}
+
+function sha256(text: string): Buffer {
+  return createHash("sha256").update(text).digest();
+}
