@@ -1,0 +1,245 @@
+/**
+ * The environment → Config: the only reader of `process.env` (child processes get theirs from here too).
+ *
+ * All mistakes are reported at once. Secrets are wrapped, so that printing the configuration prints stars.
+ */
+
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { inspect } from "node:util";
+import { z } from "zod";
+import { parseHostRule } from "./bucket/addresses.ts";
+import { parseBucketAddress } from "./bucket/open-bucket.ts";
+import { type AccountName, parseAccountName } from "./core/naming.ts";
+
+/** A value that may be used, but not shown. */
+export class Secret {
+  readonly #value: string;
+  constructor(value: string) {
+    this.#value = value;
+  }
+  reveal(): string {
+    return this.#value;
+  }
+  toString(): string {
+    return "***";
+  }
+  toJSON(): string {
+    return "***";
+  }
+  [inspect.custom](): string {
+    return "***";
+  }
+}
+
+export type AccountConfig = {
+  readonly name: AccountName;
+  readonly provider: "replicate" | "cometapi";
+  /** Null: known from `up.json` only. Commands never speak to a provider; a worker refuses such an account. */
+  readonly token: Secret | null;
+  readonly baseUrl: string;
+  readonly createsPerMinute: number;
+  readonly readsPerMinute: number;
+  /** False: the provider refuses two creates that come closer together than the rate's interval. */
+  readonly toleratesBurst: boolean;
+};
+
+export type Config = {
+  readonly accounts: readonly AccountConfig[];
+  /** Null: nobody named one; `up` starts its own. */
+  readonly redisUrl: string | null;
+  readonly bucket: string;
+  readonly s3Endpoint: string | null;
+  /** Beside the providers' own delivery hosts. */
+  readonly outputHosts: readonly string[];
+  readonly host: string;
+  readonly port: number;
+  readonly stateDir: string;
+  readonly logLevel: "silent" | "fatal" | "error" | "warn" | "info" | "debug" | "trace";
+};
+
+/** Every mistake of the settings, a line each. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+  readonly mistakes: readonly string[];
+
+  constructor(mistakes: readonly string[]) {
+    super(`settings: ${mistakes.join("; ")}`);
+    this.mistakes = mistakes;
+  }
+}
+
+/** Replicate's documented limits (its rate-limits page); CometAPI publishes none, so half of that. */
+const DEFAULT_LIMITS = {
+  replicate: { creates: 600, reads: 3_000 },
+  cometapi: { creates: 300, reads: 1_500 },
+} as const;
+
+const DEFAULT_BASE_URLS = {
+  replicate: "https://api.replicate.com/v1",
+  cometapi: "https://api.cometapi.com/replicate/v1",
+} as const;
+
+const perMinute = z.coerce
+  .number({ error: "isn't a number" })
+  .positive("must be above 0")
+  .max(6_000_000, "must be at most 6000000");
+const baseUrl = z
+  .url({ protocol: /^https?$/, error: "isn't an http(s) URL" })
+  .transform((url) => url.replace(/\/+$/, ""));
+const checked = (parse: (text: string) => unknown) =>
+  z.string().superRefine((text, context) => {
+    try {
+      parse(text);
+    } catch (error) {
+      context.addIssue({ code: "custom", message: (error as Error).message });
+    }
+  });
+
+const environment = z.object({
+  REPLICATE_API_TOKEN: z.string().optional(),
+  COMETAPI_KEY: z.string().optional(),
+  OUTLAST_ACCOUNTS: z.string().optional(),
+  OUTLAST_REDIS_URL: z.url({ protocol: /^rediss?$/, error: "isn't a redis:// or rediss:// URL" }).optional(),
+  OUTLAST_BUCKET: checked(parseBucketAddress).optional(),
+  OUTLAST_S3_ENDPOINT: z.url({ protocol: /^https?$/, error: "isn't an http(s) URL" }).optional(),
+  OUTLAST_REPLICATE_BASE_URL: baseUrl.default(DEFAULT_BASE_URLS.replicate),
+  OUTLAST_COMETAPI_BASE_URL: baseUrl.default(DEFAULT_BASE_URLS.cometapi),
+  OUTLAST_OUTPUT_HOSTS: checked((text) => listOf(text).forEach(parseHostRule)).optional(),
+  OUTLAST_CREATES_PER_MINUTE: perMinute.optional(),
+  OUTLAST_READS_PER_MINUTE: perMinute.optional(),
+  OUTLAST_HOST: z.string().default("127.0.0.1"),
+  OUTLAST_PORT: z.coerce.number({ error: "isn't a number" }).int().min(0).max(65_535).default(7_700),
+  OUTLAST_STATE_DIR: z.string().default(".outlast"),
+  OUTLAST_LOG_LEVEL: z.enum(["silent", "fatal", "error", "warn", "info", "debug", "trace"]).default("info"),
+});
+
+/** An account that somebody else works for: enough to submit to it and to show it. */
+export function knownAccount(
+  name: AccountName,
+  provider: AccountConfig["provider"],
+  createsPerMinute: number = DEFAULT_LIMITS[provider].creates,
+): AccountConfig {
+  return {
+    name,
+    provider,
+    token: null,
+    baseUrl: DEFAULT_BASE_URLS[provider],
+    createsPerMinute,
+    readsPerMinute: DEFAULT_LIMITS[provider].reads,
+    toleratesBurst: true,
+  };
+}
+
+/** Every variable that is read here, for the documentation's test. */
+export const VARIABLES: readonly string[] = Object.keys(environment.shape);
+
+const accountsFile = z.record(
+  z.string(),
+  z.strictObject({
+    provider: z.enum(["replicate", "cometapi"]),
+    token: z.string().min(1),
+    base_url: baseUrl.optional(),
+    creates_per_minute: perMinute.optional(),
+    reads_per_minute: perMinute.optional(),
+    tolerates_burst: z.boolean().default(true),
+  }),
+);
+
+/** Throws ConfigError with every mistake. An empty variable counts as not set. */
+export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
+  const set = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
+  const mistakes: string[] = [];
+  for (const name of Object.keys(set)) {
+    if (name.startsWith("OUTLAST_") && !VARIABLES.includes(name) && !name.startsWith("OUTLAST_TEST_")) {
+      mistakes.push(
+        `${name} isn't a setting (known: ${VARIABLES.filter((known) => known.startsWith("OUTLAST_")).join(", ")})`,
+      );
+    }
+  }
+  const read = environment.safeParse(set);
+  if (!read.success) {
+    mistakes.push(...read.error.issues.map((issue) => `${issue.path.join(".")} ${issue.message}`));
+    throw new ConfigError(mistakes);
+  }
+  const settings = read.data;
+  const accounts = readAccounts(settings, mistakes);
+  if (mistakes.length > 0) throw new ConfigError(mistakes);
+
+  const stateDir = path.resolve(settings.OUTLAST_STATE_DIR);
+  return {
+    accounts,
+    redisUrl: settings.OUTLAST_REDIS_URL ?? null,
+    bucket: settings.OUTLAST_BUCKET ?? `file:${path.join(stateDir, "bucket")}`,
+    s3Endpoint: settings.OUTLAST_S3_ENDPOINT ?? null,
+    outputHosts: listOf(settings.OUTLAST_OUTPUT_HOSTS ?? ""),
+    host: settings.OUTLAST_HOST,
+    port: settings.OUTLAST_PORT,
+    stateDir,
+    logLevel: settings.OUTLAST_LOG_LEVEL,
+  };
+}
+
+type Settings = z.output<typeof environment>;
+
+function readAccounts(settings: Settings, mistakes: string[]): readonly AccountConfig[] {
+  const accounts: AccountConfig[] = [];
+  const add = (name: string, provider: AccountConfig["provider"], own: Partial<AccountConfig> & { token: Secret }) => {
+    const parsed = parseAccountName(name);
+    if (parsed === null) {
+      mistakes.push(`OUTLAST_ACCOUNTS: ${JSON.stringify(name)} is no name for an account (a-z, 0-9 and -, up to 31)`);
+      return;
+    }
+    accounts.push({
+      name: parsed,
+      provider,
+      token: own.token,
+      baseUrl:
+        own.baseUrl ?? settings[provider === "replicate" ? "OUTLAST_REPLICATE_BASE_URL" : "OUTLAST_COMETAPI_BASE_URL"],
+      createsPerMinute: own.createsPerMinute ?? settings.OUTLAST_CREATES_PER_MINUTE ?? DEFAULT_LIMITS[provider].creates,
+      readsPerMinute: own.readsPerMinute ?? settings.OUTLAST_READS_PER_MINUTE ?? DEFAULT_LIMITS[provider].reads,
+      toleratesBurst: own.toleratesBurst ?? true,
+    });
+  };
+
+  if (settings.REPLICATE_API_TOKEN !== undefined)
+    add("replicate", "replicate", { token: new Secret(settings.REPLICATE_API_TOKEN) });
+  if (settings.COMETAPI_KEY !== undefined) add("cometapi", "cometapi", { token: new Secret(settings.COMETAPI_KEY) });
+  for (const [name, own] of Object.entries(readAccountsFile(settings.OUTLAST_ACCOUNTS, mistakes))) {
+    if (accounts.some((account) => account.name === name)) {
+      mistakes.push(`OUTLAST_ACCOUNTS: the account ${name} is also made by a variable of its own`);
+      continue;
+    }
+    add(name, own.provider, {
+      token: new Secret(own.token),
+      toleratesBurst: own.tolerates_burst,
+      ...(own.base_url !== undefined && { baseUrl: own.base_url }),
+      ...(own.creates_per_minute !== undefined && { createsPerMinute: own.creates_per_minute }),
+      ...(own.reads_per_minute !== undefined && { readsPerMinute: own.reads_per_minute }),
+    });
+  }
+  return accounts;
+}
+
+function readAccountsFile(file: string | undefined, mistakes: string[]): z.output<typeof accountsFile> {
+  if (file === undefined) return {};
+  try {
+    const read = accountsFile.safeParse(JSON.parse(readFileSync(file, "utf8")));
+    if (read.success) return read.data;
+    mistakes.push(
+      ...read.error.issues.map((issue) => `OUTLAST_ACCOUNTS (${file}): ${issue.path.join(".")} ${issue.message}`),
+    );
+  } catch (error) {
+    // A JSON error may quote the file's text, and with it a token: only its kind is told.
+    const why = error instanceof SyntaxError ? "it isn't JSON" : (error as Error).message;
+    mistakes.push(`OUTLAST_ACCOUNTS: ${file} can't be read: ${why}`);
+  }
+  return {};
+}
+
+function listOf(text: string): readonly string[] {
+  return text
+    .split(",")
+    .map((entry) => entry.trim())
+    .filter((entry) => entry !== "");
+}

@@ -1,0 +1,120 @@
+/**
+ * Config → live objects, closed in reverse order: the only composition root. Only entry points import it.
+ */
+
+import type { Redis } from "ioredis";
+import { type HostRule, parseHostRule } from "./bucket/addresses.ts";
+import type { Bucket } from "./bucket/bucket.ts";
+import { openBucket } from "./bucket/open-bucket.ts";
+import { type AccountConfig, type Config, ConfigError, type Secret } from "./config.ts";
+import { connectRedis, requireSoundRedis } from "./ledger/connect-redis.ts";
+import { type Ledger, openLedger } from "./ledger/ledger.ts";
+import { createCometApi } from "./providers/cometapi.ts";
+import type { Provider } from "./providers/provider.ts";
+import { createReplicate } from "./providers/replicate.ts";
+import { openQueues, type Queues } from "./queues/enqueue.ts";
+
+/** What a command knows of an account: enough to submit to it and to show it, nothing to speak with. */
+export type KnownAccount = Omit<AccountConfig, "token"> & { readonly targets: Provider["targets"] };
+
+/** An account with a provider that can be spoken to. */
+export type Account = KnownAccount & {
+  readonly speak: Provider;
+  /** For output files that ask for it, and the hosts that may see it. */
+  readonly fileToken: { readonly token: string; readonly hosts: readonly HostRule[] };
+};
+
+/** What every process needs. */
+export type CommandServices = AsyncDisposable & {
+  readonly config: Config;
+  readonly redis: Redis;
+  readonly bucket: Bucket;
+  readonly ledger: Ledger;
+  readonly queues: Queues;
+  readonly accounts: readonly KnownAccount[];
+  /** Where output files may come from. */
+  readonly outputHosts: readonly HostRule[];
+};
+
+/** What a process needs that works for its accounts. */
+export type Services = Omit<CommandServices, "accounts"> & { readonly accounts: readonly Account[] };
+
+/** What each provider runs, as its module says too: a command knows it without opening one. */
+export const TARGETS: Readonly<Record<AccountConfig["provider"], Provider["targets"]>> = {
+  replicate: new Set(["version", "model", "deployment"] as const),
+  cometapi: new Set(["model"] as const),
+};
+
+/** Replicate's delivery hosts, as its pages and recorded answers name them; CometAPI passes them through. */
+const DELIVERY_HOSTS = ["replicate.delivery", "*.replicate.delivery"];
+const MORE_OUTPUT_HOSTS = ["storage.googleapis.com", "api.replicate.com", "stream.replicate.com"];
+
+/**
+ * Opens what the configuration names. A `worker` waits through an outage of Redis and speaks to its accounts'
+ * providers; a `command` fails within seconds and speaks to none. Throws ConfigError, RedisUnusable or BucketError.
+ */
+export function openServices(config: Config, use: "worker"): Promise<Services>;
+export function openServices(config: Config, use: "command"): Promise<CommandServices>;
+export async function openServices(config: Config, use: "worker" | "command"): Promise<CommandServices> {
+  if (config.redisUrl === null) {
+    throw new ConfigError(["no Redis is named: set OUTLAST_REDIS_URL, or start everything with `outlast up`"]);
+  }
+  await using opened = new AsyncDisposableStack();
+  const accounts =
+    use === "worker"
+      ? config.accounts.map((account) => openAccount(account, opened))
+      : config.accounts.map(({ token: _token, ...known }) => ({ ...known, targets: TARGETS[known.provider] }));
+
+  const redis = await connectRedis(config.redisUrl, use);
+  opened.defer(() => redis.disconnect());
+  await requireSoundRedis(redis, config.redisUrl);
+
+  const bucket = await openBucket(config.bucket, {
+    ...(config.s3Endpoint !== null && { endpoint: config.s3Endpoint }),
+  });
+  opened.defer(() => bucket.close());
+
+  const queues = openQueues(redis);
+  opened.defer(() => queues.close());
+
+  const held = opened.move();
+  return {
+    config,
+    redis,
+    bucket,
+    queues,
+    accounts,
+    ledger: openLedger(redis),
+    outputHosts: [...DELIVERY_HOSTS, ...MORE_OUTPUT_HOSTS, ...config.outputHosts].map(parseHostRule),
+    [Symbol.asyncDispose]: () => held.disposeAsync(),
+  };
+}
+
+function openAccount({ token, ...known }: AccountConfig, opened: AsyncDisposableStack): Account {
+  if (token === null) {
+    throw new ConfigError([
+      `account ${known.name} has no token: set REPLICATE_API_TOKEN or COMETAPI_KEY, or name it in OUTLAST_ACCOUNTS`,
+    ]);
+  }
+  const speak = opened.use(openProvider(known, token));
+  return {
+    ...known,
+    speak,
+    targets: speak.targets,
+    fileToken: { token: token.reveal(), hosts: DELIVERY_HOSTS.map(parseHostRule) },
+  };
+}
+
+function openProvider(
+  { provider, baseUrl }: Pick<AccountConfig, "provider" | "baseUrl">,
+  token: Secret,
+): Provider & AsyncDisposable {
+  switch (provider) {
+    case "replicate":
+      return createReplicate({ baseUrl, token: token.reveal() });
+    case "cometapi":
+      return createCometApi({ baseUrl, key: token.reveal() });
+    default:
+      return provider satisfies never;
+  }
+}

@@ -1,0 +1,121 @@
+/**
+ * Keeps an account's create queue shallow: about three seconds of its limit. A batch of a million rows costs Redis
+ * the rows that are about to be bought, not a million jobs, and a pause or a new batch acts at once.
+ *
+ * One errand per account that never ends: each run feeds what there is room for and snoozes for a second. Batches
+ * take fair turns; singles come first, at most half of the room while files wait too. Nothing is fed while what was
+ * bought can't be saved as fast: an output that expires unsaved is paid for in vain.
+ *
+ * If this process dies:
+ *   before the errands are added   nothing has happened.
+ *   before the cursor moves        the same rows are added again: dropped while their jobs exist, and else a claim
+ *                                  that finds the item claimed already.
+ */
+
+import { createQueueDepth, type Hungry, shareRoom } from "../src/core/feeding.ts";
+import type { AccountName, AttemptRef, BatchId } from "../src/core/naming.ts";
+import type { StageOutcome } from "../src/core/outcome.ts";
+import { SECOND } from "../src/core/time.ts";
+import type { BatchStanding } from "../src/ledger/ledger.ts";
+import type { AccountErrand, CreateErrand, RowPlace } from "../src/queues/queues.ts";
+
+export type FeedDeps = {
+  readonly createsPerMinute: number;
+  readonly pausedReason: (account: AccountName) => Promise<string | null>;
+  readonly createBacklog: (account: AccountName) => Promise<number>;
+  readonly savingBacklog: () => Promise<number>;
+  readonly unfedBatches: (account: AccountName, limit: number) => Promise<readonly BatchId[]>;
+  readonly standing: (account: AccountName, batch: BatchId) => Promise<BatchStanding | null>;
+  readonly returnedRows: (
+    account: AccountName,
+    batch: BatchId,
+    limit: number,
+  ) => Promise<readonly { readonly index: number; readonly attempt: number }[]>;
+  /** Where rows stand from an index on; fewer than `count` at the end of a part. */
+  readonly placeRows: (
+    account: AccountName,
+    batch: BatchId,
+    index: number,
+    count: number,
+  ) => Promise<readonly (RowPlace & { readonly index: number })[]>;
+  readonly enqueueCreates: (errands: readonly CreateErrand[], kind: "file" | "singles") => Promise<void>;
+  readonly advance: (
+    account: AccountName,
+    batch: BatchId,
+    cursor: { readonly before: number; readonly after: number },
+    fed: readonly AttemptRef[],
+    nowMs: number,
+  ) => Promise<boolean>;
+  readonly clock: () => number;
+};
+
+const PAUSE_MS = SECOND;
+/** Batches that take turns in one feed; the oldest ones. */
+const MAX_TURNS = 100;
+/** Copies and records that may wait before feeding stops. */
+const MAX_SAVING_BACKLOG = 5_000;
+/** A script that notes the fed rows stays short. */
+const MAX_ROWS = 1_000;
+
+export async function feedBatches({ account }: AccountErrand, deps: FeedDeps): Promise<StageOutcome> {
+  if ((await deps.pausedReason(account)) === null && (await deps.savingBacklog()) < MAX_SAVING_BACKLOG) {
+    let room = createQueueDepth(deps.createsPerMinute) - (await deps.createBacklog(account));
+    // A feed that runs dry early (a part's end, a full script) goes round again; each round feeds at least one row.
+    for (let fed = 1; room > 0 && fed > 0; room -= fed) fed = await feedRound(account, room, deps);
+  }
+  return { kind: "snooze", untilMs: deps.clock() + PAUSE_MS };
+}
+
+/** Answers how many rows it fed. */
+async function feedRound(account: AccountName, room: number, deps: FeedDeps): Promise<number> {
+  const standings: BatchStanding[] = [];
+  for (const batch of rotate(await deps.unfedBatches(account, MAX_TURNS), deps.clock())) {
+    const standing = await deps.standing(account, batch);
+    if (standing !== null) standings.push(standing);
+  }
+  // What waits below the cursor was handed back; how much of it there is shows when it is taken.
+  const hungry: Hungry<BatchStanding>[] = standings.map((standing) => ({
+    id: standing,
+    kind: standing.batch.kind,
+    rows: standing.counts.waiting,
+  }));
+
+  let fed = 0;
+  for (const [standing, share] of shareRoom(room, hungry)) {
+    if (share > 0) fed += await feedBatch(standing, Math.min(share, MAX_ROWS), deps);
+  }
+  return fed;
+}
+
+async function feedBatch(standing: BatchStanding, share: number, deps: FeedDeps): Promise<number> {
+  const { id: batch, account, kind, items } = standing.batch;
+  const before = standing.cursor;
+
+  const errands: CreateErrand[] = [];
+  for (const { index, attempt } of await deps.returnedRows(account, batch, share)) {
+    const [place] = await deps.placeRows(account, batch, index, 1);
+    if (place !== undefined) errands.push(errandOf(account, batch, attempt, place));
+  }
+  const fresh = Math.min(share - errands.length, items - before);
+  const places = fresh > 0 ? await deps.placeRows(account, batch, before, fresh) : [];
+  errands.push(...places.map((place) => errandOf(account, batch, 1, place)));
+
+  await deps.enqueueCreates(errands, kind);
+  const after = before + places.length;
+  return (await deps.advance(account, batch, { before, after }, errands, deps.clock())) ? errands.length : 0;
+}
+
+function errandOf(
+  account: AccountName,
+  batch: BatchId,
+  attempt: number,
+  { index, part, offset, length }: RowPlace & { readonly index: number },
+): CreateErrand {
+  return { account, batch, index, attempt, place: { part, offset, length } };
+}
+
+/** Another batch begins each time, so that the odd place isn't always the same one's. */
+function rotate<T>(list: readonly T[], by: number): readonly T[] {
+  const at = list.length === 0 ? 0 : Math.floor(by / PAUSE_MS) % list.length;
+  return [...list.slice(at), ...list.slice(0, at)];
+}

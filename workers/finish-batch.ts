@@ -1,0 +1,60 @@
+/**
+ * Finishes a batch whose items have all ended: writes `results.jsonl`, a line an item in input order, then the
+ * manifest, which is the last object of a batch, then notes it in Redis.
+ *
+ * A batch of singles is finished when its day is over; until then more may come. If this process dies, the next run
+ * writes the same results again; the manifest is written once.
+ */
+
+import { progressOf } from "../src/core/batch.ts";
+import type { BatchId } from "../src/core/naming.ts";
+import { DONE, type StageOutcome } from "../src/core/outcome.ts";
+import { DAY } from "../src/core/time.ts";
+import type { BatchStanding } from "../src/ledger/ledger.ts";
+import type { BatchErrand } from "../src/queues/queues.ts";
+
+export type FinishDeps = {
+  readonly standing: (errand: BatchErrand) => Promise<BatchStanding | null>;
+  /** Answers what it wrote. */
+  readonly writeResults: (
+    standing: BatchStanding,
+    signal: AbortSignal,
+  ) => Promise<{ readonly bytes: number; readonly sha256: string }>;
+  readonly writeManifest: (batch: BatchId, manifest: Readonly<Record<string, unknown>>) => Promise<void>;
+  readonly noteFinished: (errand: BatchErrand, nowMs: number) => Promise<void>;
+  readonly clock: () => number;
+};
+
+export async function finishBatch(errand: BatchErrand, deps: FinishDeps, signal: AbortSignal): Promise<StageOutcome> {
+  const standing = await deps.standing(errand);
+  if (standing === null || standing.finishedAtMs !== null || !isOver(standing, deps.clock())) return DONE;
+
+  const results = await deps.writeResults(standing, signal);
+  const nowMs = deps.clock();
+  const { saved, failed, canceled, items } = progressOf(standing.counts);
+  await deps.writeManifest(errand.batch, {
+    batch: errand.batch,
+    name: standing.batch.name,
+    account: errand.account,
+    items,
+    saved,
+    failed,
+    canceled,
+    metrics: {
+      predict_time: Number(standing.sums.predict_time_ms) / 1_000,
+      output_files: Number(standing.sums.output_files),
+      output_bytes: Number(standing.sums.output_bytes),
+    },
+    results: { key: `batches/${errand.batch}/results.jsonl`, ...results },
+    opened_at: new Date(standing.batch.openedAtMs).toISOString(),
+    finished_at: new Date(nowMs).toISOString(),
+  });
+  await deps.noteFinished(errand, nowMs);
+  return DONE;
+}
+
+function isOver({ batch, counts }: BatchStanding, nowMs: number): boolean {
+  const { items, saved, failed, canceled } = progressOf(counts);
+  if (saved + failed + canceled < items) return false;
+  return batch.kind === "file" || Math.floor(nowMs / DAY) > Math.floor(batch.openedAtMs / DAY);
+}

@@ -1,0 +1,155 @@
+/**
+ * Polls once a prediction that a provider has accepted. This stage alone decides that a prediction is over.
+ *
+ * Succeeded, its files go on to be copied (or straight to the record, where there are none). Ended otherwise, it is
+ * recorded as a failed item. Running, it is polled again later; past its deadline it is canceled upstream first, so
+ * that paying stops, and followed on, within bounds, to what it becomes.
+ *
+ * If this process dies:
+ *   before `get` or after it   nothing has happened; the poll is repeated.
+ *   after the step             the poll is repeated; the step answers `already`, and the next errand is added.
+ *   after the next errand      the poll is repeated; adding the errand again changes nothing.
+ */
+
+import { type AttemptRef } from "../src/core/naming.ts";
+import { DONE, type StageOutcome } from "../src/core/outcome.ts";
+import { filesOf } from "../src/core/outputs.ts";
+import { nextPoll, OUTPUT_LIFETIME_MS, type PollPolicy } from "../src/core/polling.ts";
+import type { Prediction } from "../src/core/prediction.ts";
+import { answerOf, type Ending } from "../src/core/receipt.ts";
+import { decideAfterPoll } from "../src/core/retrying.ts";
+import { SECOND } from "../src/core/time.ts";
+import type { MoveAnswer, MoveOptions } from "../src/ledger/ledger.ts";
+import { type Provider, ProviderError } from "../src/providers/provider.ts";
+import type { FollowErrand } from "../src/queues/queues.ts";
+
+export type FollowDeps = {
+  readonly provider: Pick<Provider, "get" | "cancel">;
+  readonly move: (ref: AttemptRef, step: "succeed" | "conclude", options: MoveOptions) => Promise<MoveAnswer>;
+  readonly keepEnding: (ref: AttemptRef, ending: Ending) => Promise<string>;
+  readonly enqueueCopy: (ref: AttemptRef, expiresAtMs: number) => Promise<void>;
+  readonly enqueueRecord: (ref: AttemptRef) => Promise<void>;
+  readonly pauseAccount: (reason: string) => Promise<void>;
+  /** A status that this version doesn't know, and follows all the same. */
+  readonly warn: (message: string) => void;
+  readonly clock: () => number;
+  readonly random: () => number;
+  readonly policy: PollPolicy;
+};
+
+/** While the account's token is refused, asking more often helps nobody. */
+const PAUSED_POLL_MS = 30 * SECOND;
+
+export async function followPrediction(
+  errand: FollowErrand,
+  deps: FollowDeps,
+  signal: AbortSignal,
+): Promise<StageOutcome> {
+  let prediction: Prediction;
+  try {
+    prediction = await deps.provider.get(errand.predictionId, signal);
+  } catch (error) {
+    if (!(error instanceof ProviderError)) throw error;
+    return afterFailedPoll(errand, error, deps, signal);
+  }
+
+  switch (prediction.status) {
+    case "unknown":
+      deps.warn(
+        `prediction ${prediction.id} has the status "${prediction.statusWord}", which isn't known here; it is followed on`,
+      );
+      return pollAgain(errand, deps, signal);
+    case "starting":
+    case "processing":
+      return pollAgain(errand, deps, signal);
+    case "succeeded":
+      return keepSuccess(errand, prediction, deps);
+    case "failed":
+      return conclude(
+        errand,
+        { end: "failed", error: prediction.error, answer: answerOf(prediction), copied: [] },
+        deps,
+      );
+    case "canceled":
+    case "aborted": {
+      // Nobody here cancels but for the deadline, and a person by the provider's own page.
+      const error = prediction.error ?? `the prediction was ${prediction.status} at the provider`;
+      return conclude(errand, { end: "failed", error, answer: answerOf(prediction), copied: [] }, deps);
+    }
+    default:
+      return prediction.status satisfies never;
+  }
+}
+
+async function keepSuccess(errand: FollowErrand, prediction: Prediction, deps: FollowDeps): Promise<StageOutcome> {
+  const ending: Ending = { end: "saved", error: null, answer: answerOf(prediction), copied: [] };
+  if (prediction.dataRemoved) {
+    return conclude(
+      errand,
+      { ...ending, end: "failed", error: "succeeded, but the provider has removed its data already" },
+      deps,
+    );
+  }
+  if (filesOf(prediction.output).length === 0) return conclude(errand, ending, deps);
+
+  const moved = await deps.move(errand, "succeed", {
+    nowMs: deps.clock(),
+    set: { ending: await deps.keepEnding(errand, ending) },
+  });
+  if (moved.answer === "lost") return DONE;
+  const createdAtMs = prediction.createdAt === null ? Number.NaN : Date.parse(prediction.createdAt);
+  await deps.enqueueCopy(errand, (Number.isNaN(createdAtMs) ? errand.startedAtMs : createdAtMs) + OUTPUT_LIFETIME_MS);
+  return DONE;
+}
+
+async function conclude(errand: FollowErrand, ending: Ending, deps: FollowDeps): Promise<StageOutcome> {
+  const moved = await deps.move(errand, "conclude", {
+    nowMs: deps.clock(),
+    set: { ending: await deps.keepEnding(errand, ending) },
+  });
+  if (moved.answer !== "lost") await deps.enqueueRecord(errand);
+  return DONE;
+}
+
+async function pollAgain(errand: FollowErrand, deps: FollowDeps, signal: AbortSignal): Promise<StageOutcome> {
+  const next = nextPoll(errand.startedAtMs, deps.clock(), deps.random(), deps.policy);
+  switch (next.kind) {
+    case "poll":
+      return { kind: "snooze", untilMs: next.atMs };
+    case "overdue":
+      // Refused or unanswered, it is tried again at the next poll.
+      await deps.provider.cancel?.(errand.predictionId, signal).catch((error: unknown) => deps.warn(String(error)));
+      return { kind: "snooze", untilMs: next.atMs };
+    case "give-up": {
+      const minutes = Math.round(next.ageMs / 60_000);
+      const error = `prediction ${errand.predictionId} hadn't ended ${minutes} minutes after it was created; it may still run`;
+      return conclude(errand, { end: "failed", error, answer: null, copied: [] }, deps);
+    }
+    default:
+      return next satisfies never;
+  }
+}
+
+async function afterFailedPoll(
+  errand: FollowErrand,
+  failure: ProviderError,
+  deps: FollowDeps,
+  signal: AbortSignal,
+): Promise<StageOutcome> {
+  const decision = decideAfterPoll(failure, deps.clock() - errand.startedAtMs);
+  switch (decision.kind) {
+    case "again":
+      return pollAgain(errand, deps, signal);
+    case "slow-down":
+      return { kind: "rate-limit", forMs: decision.forMs };
+    case "pause-account":
+      await deps.pauseAccount(decision.reason);
+      return { kind: "snooze", untilMs: deps.clock() + PAUSED_POLL_MS };
+    case "gone": {
+      const error = `the provider doesn't know prediction ${errand.predictionId} any more: ${decision.reason}`;
+      return conclude(errand, { end: "failed", error, answer: null, copied: [] }, deps);
+    }
+    default:
+      return decision satisfies never;
+  }
+}

@@ -1,0 +1,79 @@
+/**
+ * Records an attempt's end: the receipt in the bucket first, then the item's byte and the batch's totals in one
+ * script, exactly once. Then whoever asked for an answer gets it, and a batch whose last item this was is finished.
+ *
+ * If this process dies:
+ *   after the receipt     the next run adopts the receipt that it finds.
+ *   after the end         the next run finds the item ended, reads the receipt and carries on: the answer may be
+ *                         given twice (its job has the item's id), the totals are not added twice.
+ *   after the answer      the same.
+ */
+
+import { END_STEPS, type ItemByte, isEnd } from "../src/core/item.ts";
+import { type AttemptRef, errandId, itemId } from "../src/core/naming.ts";
+import { DONE, type StageOutcome } from "../src/core/outcome.ts";
+import {
+  buildReceipt,
+  type Ending,
+  predictTimeMs,
+  type Receipt,
+  type ResultLine,
+  resultLineOf,
+} from "../src/core/receipt.ts";
+import type { MoveAnswer, MoveOptions, OpenItemFields } from "../src/ledger/ledger.ts";
+import type { RecordErrand } from "../src/queues/queues.ts";
+
+export type RecordDeps = {
+  readonly readItem: (ref: AttemptRef) => Promise<ItemByte & { readonly fields: Partial<OpenItemFields> }>;
+  readonly readEnding: (ref: AttemptRef, kept: string) => Promise<Ending>;
+  readonly readReceipt: (ref: AttemptRef) => Promise<Receipt | null>;
+  /** Answers the receipt that stands in the bucket: this one, or an earlier run's. */
+  readonly writeReceipt: (ref: AttemptRef, receipt: Receipt) => Promise<Receipt>;
+  readonly move: (ref: AttemptRef, step: "save" | "fail" | "cancel", options: MoveOptions) => Promise<MoveAnswer>;
+  readonly reply: (queue: string, id: string, line: ResultLine) => Promise<void>;
+  readonly enqueueFinish: (ref: AttemptRef) => Promise<void>;
+  readonly clock: () => number;
+};
+
+export async function recordMetrics(ref: RecordErrand, deps: RecordDeps): Promise<StageOutcome> {
+  const receipt = await standingReceipt(ref, deps);
+  if (receipt === null) return DONE;
+
+  const ended = await deps.move(ref, END_STEPS[receipt.status], {
+    nowMs: deps.clock(),
+    sums: {
+      predict_time_ms: predictTimeMs(receipt.metrics),
+      output_bytes: receipt.outputs.reduce((sum, { bytes }) => sum + BigInt(bytes), 0n),
+      output_files: BigInt(receipt.outputs.length),
+    },
+  });
+  if (ended.answer === "lost") return DONE;
+
+  if (receipt.reply_to !== null)
+    await deps.reply(receipt.reply_to, itemId(ref.batch, ref.index), resultLineOf(receipt));
+  if (ended.left === 0) await deps.enqueueFinish(ref);
+  return DONE;
+}
+
+/** The attempt's receipt, written now or by an earlier run; null where there is nothing to record. */
+async function standingReceipt(ref: RecordErrand, deps: RecordDeps): Promise<Receipt | null> {
+  const item = await deps.readItem(ref);
+  if (item.attempt !== ref.attempt) return null;
+  if (isEnd(item.state)) return deps.readReceipt(ref);
+  if (item.state !== "recording") return null;
+
+  const { ending, prediction_id, row_id, reply_to, intent_at } = item.fields;
+  if (ending === undefined) throw new Error(`${errandId(ref)} is to be recorded, but Redis holds no ending for it`);
+  return deps.writeReceipt(
+    ref,
+    buildReceipt({
+      ref,
+      rowId: row_id ?? null,
+      replyTo: reply_to ?? null,
+      predictionId: prediction_id ?? null,
+      claimedAtMs: intent_at === undefined ? null : Number(intent_at),
+      recordedAtMs: deps.clock(),
+      ending: await deps.readEnding(ref, ending),
+    }),
+  );
+}
