@@ -9,9 +9,9 @@ import { openBucket } from "./bucket/open-bucket.ts";
 import { type AccountConfig, type Config, ConfigError, type Secret } from "./config.ts";
 import { connectRedis, requireSoundRedis } from "./ledger/connect-redis.ts";
 import { type Ledger, openLedger } from "./ledger/ledger.ts";
-import { createCometApi } from "./providers/cometapi.ts";
+import { COMETAPI_TARGETS, createCometApi } from "./providers/cometapi.ts";
 import type { Provider } from "./providers/provider.ts";
-import { createReplicate } from "./providers/replicate.ts";
+import { createReplicate, REPLICATE_TARGETS } from "./providers/replicate.ts";
 import { openQueues, type Queues } from "./queues/enqueue.ts";
 
 /** What a command knows of an account: enough to submit to it and to show it, nothing to speak with. */
@@ -39,15 +39,21 @@ export type CommandServices = AsyncDisposable & {
 /** What a process needs that works for its accounts. */
 export type Services = Omit<CommandServices, "accounts"> & { readonly accounts: readonly Account[] };
 
-/** What each provider runs, as its module says too: a command knows it without opening one. */
+/** What each provider runs: a command knows it without opening one. */
 export const TARGETS: Readonly<Record<AccountConfig["provider"], Provider["targets"]>> = {
-  replicate: new Set(["version", "model", "deployment"] as const),
-  cometapi: new Set(["model"] as const),
+  replicate: REPLICATE_TARGETS,
+  cometapi: COMETAPI_TARGETS,
 };
 
 /** Replicate's delivery hosts, as its pages and recorded answers name them; CometAPI passes them through. */
 const DELIVERY_HOSTS = ["replicate.delivery", "*.replicate.delivery"];
 const MORE_OUTPUT_HOSTS = ["storage.googleapis.com", "api.replicate.com", "stream.replicate.com"];
+
+/** Who may see an account's token, should a file ask for it: the provider's own delivery domain, if it has one. */
+const TOKEN_HOSTS: Readonly<Record<AccountConfig["provider"], readonly string[]>> = {
+  replicate: [...DELIVERY_HOSTS, "api.replicate.com"],
+  cometapi: [],
+};
 
 /**
  * Opens what the configuration names. A `worker` waits through an outage of Redis and speaks to its accounts'
@@ -101,7 +107,7 @@ function openAccount({ token, ...known }: AccountConfig, opened: AsyncDisposable
     ...known,
     speak,
     targets: speak.targets,
-    fileToken: { token: token.reveal(), hosts: DELIVERY_HOSTS.map(parseHostRule) },
+    fileToken: { token: token.reveal(), hosts: TOKEN_HOSTS[known.provider].map(parseHostRule) },
   };
 }
 

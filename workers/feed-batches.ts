@@ -73,11 +73,10 @@ async function feedRound(account: AccountName, room: number, deps: FeedDeps): Pr
     const standing = await deps.standing(account, batch);
     if (standing !== null) standings.push(standing);
   }
-  // What waits below the cursor was handed back; how much of it there is shows when it is taken.
   const hungry: Hungry<BatchStanding>[] = standings.map((standing) => ({
     id: standing,
     kind: standing.batch.kind,
-    rows: standing.counts.waiting,
+    rows: standing.batch.items - standing.cursor + standing.returned,
   }));
 
   let fed = 0;

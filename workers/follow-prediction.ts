@@ -72,9 +72,14 @@ export async function followPrediction(
       );
     case "canceled":
     case "aborted": {
-      // Nobody here cancels but for the deadline, and a person by the provider's own page.
+      // A deadline ends it so, and then the item has failed; or a person did, on the provider's own page.
+      const overdue = prediction.status === "aborted" || deps.clock() - errand.startedAtMs >= deps.policy.deadlineMs;
       const error = prediction.error ?? `the prediction was ${prediction.status} at the provider`;
-      return conclude(errand, { end: "failed", error, answer: answerOf(prediction), copied: [] }, deps);
+      return conclude(
+        errand,
+        { end: overdue ? "failed" : "canceled", error, answer: answerOf(prediction), copied: [] },
+        deps,
+      );
     }
     default:
       return prediction.status satisfies never;
@@ -146,7 +151,7 @@ async function afterFailedPoll(
       await deps.pauseAccount(decision.reason);
       return { kind: "snooze", untilMs: deps.clock() + PAUSED_POLL_MS };
     case "gone": {
-      const error = `the provider doesn't know prediction ${errand.predictionId} any more: ${decision.reason}`;
+      const error = `the provider won't tell about prediction ${errand.predictionId} any more: ${decision.reason}`;
       return conclude(errand, { end: "failed", error, answer: null, copied: [] }, deps);
     }
     default:

@@ -17,13 +17,14 @@ export async function runWorker(
   stages: readonly Stage[],
   env: Readonly<Record<string, string | undefined>>,
 ): Promise<void> {
+  const stopped = firstOf("SIGTERM", "SIGINT", "disconnect"); // before anything takes time: it may come at once
   const config = readConfig(env);
   const log = openLog(config.logLevel);
   await using services = await openServices(config, "worker");
   const running = await startStages(services, stages, log);
   log.info({ stages, accounts: services.accounts.map(({ name }) => name), bucket: services.bucket.url }, "working");
 
-  const reason = await firstOf("SIGTERM", "SIGINT", "disconnect");
+  const reason = await stopped;
   log.info({ reason }, "stopping: running jobs may end");
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => process.exit(1));
   const deadline = setTimeout(() => running.abort("the process is stopping"), DRAIN_MS);
@@ -33,11 +34,14 @@ export async function runWorker(
   clearTimeout(lastResort);
 }
 
-/** `disconnect`: the parent that started this process over IPC is gone. */
-function firstOf(...events: readonly ("SIGTERM" | "SIGINT" | "disconnect")[]): Promise<string> {
-  return new Promise((resolve) => {
-    for (const event of events) process.once(event, () => resolve(event));
-  });
+/** `disconnect`: the parent that started this process over IPC is gone. A listener left behind keeps that channel open. */
+async function firstOf(...events: readonly ("SIGTERM" | "SIGINT" | "disconnect")[]): Promise<string> {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  const listeners = events.map((event) => [event, () => resolve(event)] as const);
+  for (const [event, listener] of listeners) process.on(event, listener);
+  const first = await promise;
+  for (const [event, listener] of listeners) process.off(event, listener);
+  return first;
 }
 
 export function readStages(names: readonly string[]): readonly Stage[] | string {

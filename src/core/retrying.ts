@@ -53,7 +53,7 @@ export type PollDecision =
   | { readonly kind: "again" }
   | { readonly kind: "slow-down"; readonly forMs: number }
   | { readonly kind: "pause-account"; readonly reason: string }
-  /** The provider doesn't know the prediction, and has had time to. */
+  /** The provider doesn't know the prediction, and has had time to; or says that asking again won't help. */
   | { readonly kind: "gone"; readonly reason: string };
 
 /** A list or a read may lag behind a create; only after so long is a 404 believed. */
@@ -63,8 +63,11 @@ const BELIEVE_404_AFTER_MS = 5 * MINUTE;
 export function decideAfterPoll(failure: Failure, ageMs: number): PollDecision {
   if (failure.status === 429) return { kind: "slow-down", forMs: pauseAfter429(failure) };
   if (failure.status === 401) return { kind: "pause-account", reason: `401: ${failure.detail}` };
-  if (failure.status === 404 && ageMs >= BELIEVE_404_AFTER_MS) return { kind: "gone", reason: failure.detail };
-  return { kind: "again" };
+  if (failure.status === 404 && ageMs < BELIEVE_404_AFTER_MS) return { kind: "again" };
+  // 402 and 403 are about the account, and may pass: what was bought isn't given up for them.
+  if (failure.status === 402 || failure.status === 403) return { kind: "again" };
+  // What else is refused stays refused: a 404 that had its time, or an error that the provider says is final.
+  return failure.kind === "refused" ? { kind: "gone", reason: failure.detail } : { kind: "again" };
 }
 
 function pauseAfter429({ retryAfterMs }: Failure): number {

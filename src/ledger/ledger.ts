@@ -78,6 +78,8 @@ export type BatchStanding = {
   readonly counts: StateCounts;
   readonly cursor: number;
   readonly parts: number;
+  /** Rows below the cursor that the feed is to give out again. */
+  readonly returned: number;
   readonly sums: BatchSums;
   readonly finishedAtMs: number | null;
 };
@@ -116,7 +118,10 @@ export function openLedger(redis: Redis) {
     Record<"outlastMove" | "outlastOpenBatch" | "outlastPublishPart" | "outlastAdvance", Script>;
 
   async function standing(account: AccountName, id: BatchId): Promise<BatchStanding | null> {
-    const hash = await redis.hgetall(REDIS_KEYS.batch(account, id));
+    const [hash, returned] = await Promise.all([
+      redis.hgetall(REDIS_KEYS.batch(account, id)),
+      redis.scard(REDIS_KEYS.returned(account, id)),
+    ]);
     if (Object.keys(hash).length === 0) return null;
     const read = batchHash.parse(hash);
     return {
@@ -132,6 +137,7 @@ export function openLedger(redis: Redis) {
       counts: Object.fromEntries(ITEM_STATES.map((state) => [state, read[state]])) as Record<ItemState, number>,
       cursor: read.cursor,
       parts: read.parts,
+      returned,
       sums: { predict_time_ms: read.predict_time_ms, output_bytes: read.output_bytes, output_files: read.output_files },
       finishedAtMs: read.finished_at,
     };

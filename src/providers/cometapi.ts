@@ -29,12 +29,14 @@ export type CometApiSettings = {
 
 export type CometApi = Pick<Provider, "targets" | "create" | "get"> & AsyncDisposable;
 
+export const COMETAPI_TARGETS: Provider["targets"] = new Set(["model"] as const);
+
 export function createCometApi(settings: CometApiSettings): CometApi {
   const { baseUrl, key, createDeadlineMs = 30 * SECOND, readDeadlineMs = 90 * SECOND, connections = 64 } = settings;
   const http = new ProviderHttp({ baseUrl, token: key, connections });
 
   return {
-    targets: new Set(["model"] as const),
+    targets: COMETAPI_TARGETS,
 
     async create({ target, input }, signal) {
       const what = `create a prediction of ${nameOfTarget(target)}`;

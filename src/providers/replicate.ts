@@ -33,13 +33,15 @@ const LONGEST_RUN_MS = DAY;
 /** A page holds a hundred inputs, each with data URLs of up to 256 kB. */
 const LONGEST_PAGE_BYTES = 64 * 1024 * 1024;
 
+export const REPLICATE_TARGETS: Provider["targets"] = new Set(["version", "model", "deployment"] as const);
+
 export function createReplicate(settings: ReplicateSettings): Replicate {
   const { createDeadlineMs = 30 * SECOND, readDeadlineMs = 15 * SECOND } = settings;
   const http = new ProviderHttp(settings);
   const read = { method: "GET", spends: false, deadlineMs: readDeadlineMs } as const;
 
   return {
-    targets: new Set(["version", "model", "deployment"] as const),
+    targets: REPLICATE_TARGETS,
 
     async create(request, signal) {
       return (await http.send(createOf(request, createDeadlineMs), wirePrediction, signal)).value;
