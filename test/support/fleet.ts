@@ -19,6 +19,8 @@ export type FleetOptions = {
   /** What the accounts are told; the emulator's own limit stays its own. */
   readonly createsPerMinute?: number;
   readonly env?: Readonly<Record<string, string>>;
+  /** Whose route the one account speaks. Default replicate. */
+  readonly provider?: "replicate" | "cometapi";
 };
 
 export type Fleet = AsyncDisposable & {
@@ -28,7 +30,8 @@ export type Fleet = AsyncDisposable & {
   readonly folder: string;
   /** The settings of every process of this fleet. */
   readonly env: Readonly<Record<string, string>>;
-  startWorker(stages?: readonly string[]): WorkerProcess;
+  /** All stages, unless some are named. */
+  startWorker(stages?: readonly string[], env?: Readonly<Record<string, string>>): WorkerProcess;
 };
 
 export type WorkerProcess = {
@@ -41,6 +44,13 @@ export type WorkerProcess = {
   log(): string;
 };
 
+/** Limits are a matter of the tests that name them. */
+const UNLIMITED = {
+  createsPerMinute: Number.POSITIVE_INFINITY,
+  readsPerMinute: Number.POSITIVE_INFINITY,
+  runMs: { medianMs: 500, spread: 0.3 },
+};
+
 const PROJECT = new URL("../..", import.meta.url).pathname;
 
 export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
@@ -48,10 +58,11 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
   const folder = await mkdtemp(path.join(tmpdir(), "outlast-fleet-"));
   opened.defer(() => rm(folder, { recursive: true, force: true }));
   const redis = opened.use(await startTestRedis({ durable: true }));
-  const emulator = opened.use(await startEmulator({ readsPerMinute: Number.POSITIVE_INFINITY, ...options.emulator }));
+  const emulator = opened.use(await startEmulator({ ...UNLIMITED, ...options.emulator }));
   const env = {
-    REPLICATE_API_TOKEN: "r8_emulator",
-    OUTLAST_REPLICATE_BASE_URL: emulator.apiUrl,
+    ...(options.provider === "cometapi"
+      ? { COMETAPI_KEY: "sk-emulator", OUTLAST_COMETAPI_BASE_URL: emulator.cometUrl }
+      : { REPLICATE_API_TOKEN: "r8_emulator", OUTLAST_REPLICATE_BASE_URL: emulator.apiUrl }),
     OUTLAST_OUTPUT_HOSTS: new URL(emulator.filesUrl).host,
     OUTLAST_REDIS_URL: redis.url,
     OUTLAST_BUCKET: `file:${path.join(folder, "bucket")}`,
@@ -73,10 +84,10 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
     services,
     folder,
     env,
-    startWorker(stages = []) {
+    startWorker(stages = [], own = {}) {
       const child = spawn(process.execPath, ["workers/main.ts", ...stages], {
         cwd: PROJECT,
-        env: { PATH: process.env["PATH"] ?? "", ...env },
+        env: { PATH: process.env["PATH"] ?? "", ...env, ...own },
         stdio: ["ignore", "ignore", "pipe"],
       });
       workers.push(child);
