@@ -5,6 +5,7 @@
  * Whatever is cut short is run again by another worker. `--check` only loads and reads the settings.
  */
 
+import { requireSoundBucket } from "../src/bucket/check-bucket.ts";
 import { readConfig } from "../src/config.ts";
 import { SECOND } from "../src/core/time.ts";
 import { openLog } from "../src/log.ts";
@@ -21,6 +22,7 @@ export async function runWorker(
   const config = readConfig(env);
   const log = openLog(config.logLevel);
   await using services = await openServices(config, "worker");
+  await requireSoundBucket(services.bucket);
   const running = await startStages(services, stages, log);
   log.info({ stages, accounts: services.accounts.map(({ name }) => name), bucket: services.bucket.url }, "working");
 
@@ -58,6 +60,9 @@ if (import.meta.main) {
   } else if (process.argv.includes("--check")) {
     readConfig(process.env);
   } else {
-    await runWorker(stages, process.env);
+    await runWorker(stages, process.env).catch((error: Error) => {
+      console.error(error.message);
+      process.exitCode = 1;
+    });
   }
 }

@@ -177,7 +177,8 @@ function copy(services: Services, log: Logger): Consumer {
   const deps = {
     readItem: ledger.readItem,
     readEnding: (ref: AttemptRef, kept: string) => readEnding(bucket, ref, kept),
-    keepEnding: (ref: AttemptRef, ending: Parameters<typeof keepEnding>[2]) => keepEnding(bucket, ref, ending),
+    keepEnding: (ref: AttemptRef, ending: Parameters<typeof keepEnding>[2]) =>
+      keepEnding(bucket, ref, ending, "copied"),
     copyFile: (ref: AttemptRef, file: Parameters<typeof copyOutput>[2], signal: AbortSignal) => {
       const access = tokens.get(ref.account);
       const options = {

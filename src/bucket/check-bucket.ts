@@ -23,6 +23,12 @@ export type BucketReport = {
 const TEXT = { contentType: "text/plain" } as const;
 const RACERS = 8;
 
+/** Throws a BucketError with the first fault: nothing is bought that couldn't be kept. */
+export async function requireSoundBucket(bucket: Bucket): Promise<void> {
+  const fault = (await checkBucket(bucket)).findings.find((finding) => !finding.ok);
+  if (fault !== undefined) throw new BucketError("failed", `the bucket ${bucket.url} can't be used: ${fault.sentence}`);
+}
+
 export async function checkBucket(bucket: Bucket): Promise<BucketReport> {
   const key = `outlast-check-${randomUUID()}.txt`;
   const onceKey = key.replace(".txt", "-once.txt");
