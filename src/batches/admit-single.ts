@@ -7,7 +7,7 @@
  *
  *   1. part n in the bucket     nobody was answered. Whoever next wants number n finds it taken and carries on with
  *                               2 and 3 in the writer's place.
- *   2. identities               the same; an input that comes again is known now.
+ *   2. identities               the same; an input that comes again is known now, and whoever answers it publishes.
  *   3. published                its rows are fed, whether or not their producers heard of it.
  *
  * The same identity with the same input is the same item; with another input it is refused. Two writers that race
@@ -19,7 +19,7 @@ import DataLoader from "dataloader";
 import stringify from "safe-stable-stringify";
 import type { Bucket } from "../bucket/bucket.ts";
 import { encodeIndex, parseRow, type StoredRow } from "../bucket/input-parts.ts";
-import { type Identity, readIdentity, writeBatch, writeIdentity } from "../bucket/records.ts";
+import { type Identity, readBatch, readIdentity, writeBatch, writeIdentity } from "../bucket/records.ts";
 import type { Batch } from "../core/batch.ts";
 import {
   type AccountName,
@@ -77,7 +77,7 @@ export function readInputJob(job: InputJob, accounts: readonly AdmittingAccount[
     );
   if (
     replyTo !== undefined &&
-    (typeof replyTo !== "string" || !/^[^:\s]{1,200}$/.test(replyTo) || isOwnQueue(replyTo))
+    (typeof replyTo !== "string" || !/^[^:\s]{1,200}$/.test(replyTo) || !replyTo.isWellFormed() || isOwnQueue(replyTo))
   ) {
     throw new InputRefused("`reply_to` must name a queue of your own (1 to 200 characters, no colon, not outlast-…)");
   }
@@ -144,23 +144,40 @@ export function openAdmission(deps: {
   /** An answer for each entry: its item, or why it is refused. */
   async function admitGroup(batch: Batch, entries: readonly Entry[]): Promise<(ItemId | Error)[]> {
     const answers = new Map<Entry, ItemId | Error>();
+    /** The highest index that the answers name, by batch. */
+    const promised = new Map<BatchId, number>();
     for (let round = 0; round < MAX_ROUNDS; round++) {
       await Promise.all(
         entries
           .filter((entry) => !answers.has(entry))
           .map(async (entry) => {
             const standing = await readIdentity(bucket, entry.key);
-            if (standing !== null) answers.set(entry, judge(entry, standing));
+            if (standing === null) return;
+            answers.set(entry, judge(entry, standing));
+            promised.set(standing.batch, Math.max(promised.get(standing.batch) ?? 0, standing.index));
           }),
       );
       const open = entries.filter((entry) => !answers.has(entry));
       if (open.length === 0) {
+        for (const [id, index] of promised) await publishUpTo(id, index);
         await deps.queues.wakeFeed(batch.account);
         return entries.map((entry) => answers.get(entry) ?? new Error("an admission was lost"));
       }
       await appendPart(batch, open);
     }
     throw new Error(`batch ${batch.id}: ${MAX_ROUNDS} parts were written by others while this one waited for a number`);
+  }
+
+  /** Whoever noted an identity may have died before its part was published: what is answered here will be fed. */
+  async function publishUpTo(id: BatchId, index: number): Promise<void> {
+    const batch = await readBatch(bucket, id);
+    for (let round = 0; batch !== null && round < MAX_ROUNDS; round++) {
+      const tail = await ledger.standing(batch.account, id);
+      if (tail === null || index < tail.batch.items) return; // a batch that has left Redis was finished
+      const body = await bucket.get(OBJECT_KEYS.input(id, tail.parts), { maxBytes: 2 * MAX_PART_BYTES });
+      if (body === null) throw new Error(`item ${index} of batch ${id} was promised, but stands in no part of it`);
+      await completePart(batch, { part: tail.parts, first: tail.batch.items }, body.toString("utf8"));
+    }
   }
 
   /** Appends a part with these entries - or completes the part that somebody else wrote under its number. */

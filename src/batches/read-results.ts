@@ -43,6 +43,17 @@ export async function* readResults(
   }
 }
 
+/** One item's line. */
+export async function readItemResult(
+  source: ResultsSource,
+  batch: { readonly account: AccountName; readonly id: BatchId },
+  index: number,
+): Promise<ResultLine> {
+  const [state] = await source.ledger.readStates(batch.account, batch.id, index, 1);
+  if (state === undefined) throw new RangeError(`Redis answered no state for item ${index} of batch ${batch.id}`);
+  return readResult(source, batch, index, state);
+}
+
 async function readResult(
   { bucket, ledger }: ResultsSource,
   { account, id: batch }: { readonly account: AccountName; readonly id: BatchId },

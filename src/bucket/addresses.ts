@@ -58,7 +58,7 @@ export function judgeUrl(url: URL, rules: readonly HostRule[]): UrlVerdict {
     return refused(`${shown} is allowed over https only; name it with its port to allow http`);
   }
 
-  const privateToo = matching.some((rule) => isLocal(rule.host) || (rule.port !== null && !rule.subdomains));
+  const privateToo = matching.some(meansMachinesNearby);
   const address = addressOf(host);
   const fault = address === null ? null : addressFault(address, privateToo);
   return fault === null ? { kind: "allowed", privateToo } : refused(fault);
@@ -113,11 +113,12 @@ function isLoopback(host: string): boolean {
   return address !== null && ipaddr.process(address).range() === "loopback";
 }
 
-/** A name that can only mean a machine nearby, or such a machine's address. */
-function isLocal(host: string): boolean {
+/** Whoever wrote this entry meant machines of their own: private addresses are no surprise behind it. */
+function meansMachinesNearby({ host, subdomains, port }: HostRule): boolean {
   const address = addressOf(host);
   if (address !== null) return PRIVATE.has(ipaddr.process(address).range());
-  return !host.includes(".") || /\.(localhost|local|internal|lan|home\.arpa)$/.test(host);
+  if (/(^|\.)(localhost|local|internal|lan|home\.arpa)$/.test(host)) return true;
+  return !subdomains && (port !== null || !host.includes("."));
 }
 
 function withoutLastDot(host: string): string {

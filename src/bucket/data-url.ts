@@ -20,10 +20,8 @@ export function decodeDataUrl(url: string, maxBytes: number): DataUrl {
   const contentType = /^[\w.+-]+\/[\w.+-]+$/.test(type) ? type : "text/plain"; // the RFC's default
 
   const text = url.slice(comma + 1);
-  // Base64 takes four characters for three bytes, percent-encoding three for one, or nine for both: checked before copying.
-  const leastBytes =
-    isBase64 && !text.includes("%") ? Math.floor(text.length / 4) * 3 - 2 : Math.floor(text.length / 9);
-  if (leastBytes > maxBytes) throw tooLarge(shown, maxBytes);
+  // Looked at before anything is copied. No spelling takes more than nine characters for a byte: %XX of three of base64's.
+  if (text.length > maxBytes * 9 + 9) throw tooLarge(shown, maxBytes);
   const bytes = isBase64 ? fromBase64(text, shown) : fromPercent(text, shown);
   if (bytes.length > maxBytes) throw tooLarge(shown, maxBytes);
   if (bytes.length === 0) throw new DownloadError("bad-body", `${shown} is empty`);

@@ -53,7 +53,8 @@ export async function openDownload(url: string, options: DownloadOptions, signal
     return { body: Readable.from([bytes], { objectMode: false }), contentType, expectedBytes: bytes.length };
   }
   const start = URL.parse(url);
-  if (start === null) throw new DownloadError("bad-body", `the output ${JSON.stringify(url.slice(0, 80))} isn't a URL`);
+  if (start === null)
+    throw new DownloadError("bad-body", `the output ${JSON.stringify(url.split("?")[0]?.slice(0, 80))} isn't a URL`);
 
   const ended = new AbortController();
   const run: Run = {
@@ -64,9 +65,7 @@ export async function openDownload(url: string, options: DownloadOptions, signal
   const first = await firstAnswer(start, run);
   try {
     const expectedBytes = announcedBytes(first, options.maxBytes);
-    const body = Readable.from(checkedChunks(first, expectedBytes, run), { objectMode: false });
-    // A body that is destroyed while it waits for the server mustn't wait on.
-    body.once("close", () => ended.abort());
+    const body = readableOf(checkedChunks(first, expectedBytes, run), () => ended.abort());
     return { body, contentType: contentTypeOf(first), expectedBytes };
   } catch (error) {
     ended.abort();
@@ -160,6 +159,22 @@ async function* checkedChunks(first: Found, announced: number | null, run: Run):
       if (total > maxBytes) throw tooLarge(url, maxBytes);
     }
   }
+}
+
+/** As Readable.from, which however waits for the next chunk before it is destroyed, and that chunk may never come. */
+function readableOf(chunks: AsyncGenerator<Buffer>, stop: () => void): Readable {
+  return new Readable({
+    read() {
+      chunks.next().then(
+        ({ done, value }) => this.push(done ? null : value),
+        (error: unknown) => this.destroy(error instanceof Error ? error : new Error(String(error))),
+      );
+    },
+    destroy(error, callback) {
+      stop();
+      callback(error);
+    },
+  });
 }
 
 /** Asks for what is missing of a file, until there is an answer or `pausesMs` is used up. */

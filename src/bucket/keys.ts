@@ -1,5 +1,5 @@
 /**
- * Which keys a bucket takes, and in what order they stand: the same for every adapter, so that what one bucket holds
+ * Which keys and ranges a bucket takes, and in what order keys stand: the same for every adapter, so that what one bucket holds
  * can be moved into another. Keys are made in `src/core/naming.ts`; this is the guard, not the maker.
  */
 
@@ -49,6 +49,13 @@ export function keyFault(key: string, of: "key" | "prefix" = "key"): string | nu
 
 function shown(key: string): string {
   return JSON.stringify(key.length > 200 ? `${key.slice(0, 200)}…` : key);
+}
+
+/** Ranges are whole numbers from 0; anything else is a mistake in our own code. */
+export function checkRange(start: number, length: number): void {
+  if (!Number.isSafeInteger(start) || start < 0 || !Number.isSafeInteger(length) || length < 0) {
+    throw new RangeError(`not a range of bytes: ${length} from ${start}`);
+  }
 }
 
 /**

@@ -29,9 +29,8 @@ import {
 import { Upload } from "@aws-sdk/lib-storage";
 import { MINUTE, SECOND } from "../core/time.ts";
 import { type Bucket, BucketError, type ObjectInfo } from "./bucket.ts";
-import { checkRange } from "./file-bucket.ts";
-import { checkKey, checkPrefix } from "./keys.ts";
-import { namesNoKey, translated, wasRefusedAsTaken } from "./s3-errors.ts";
+import { checkKey, checkPrefix, checkRange, keyFault } from "./keys.ts";
+import { namesNoKey, statusOf, translated, wasRefusedAsTaken } from "./s3-errors.ts";
 import { withBody } from "./streamed-body.ts";
 
 export type S3Settings = {
@@ -140,7 +139,11 @@ class S3Bucket implements Bucket {
   }
 
   async put(key: string, body: Uint8Array | string, options: { readonly contentType: string }): Promise<void> {
-    const command = new PutObjectCommand({ ...this.#object(key), Body: bytesOf(body), ContentType: options.contentType });
+    const command = new PutObjectCommand({
+      ...this.#object(key),
+      Body: bytesOf(body),
+      ContentType: options.contentType,
+    });
     try {
       await this.#client.send(command, this.#deadline());
     } catch (error) {
@@ -273,10 +276,9 @@ class S3Bucket implements Bucket {
     for (;;) {
       const page = await this.#page(prefix, startAfter);
       for (const object of page.objects) yield object;
-      const last = page.objects.at(-1);
-      if (!page.more || last === undefined) return;
-      // By the last key and not by a token, so that every page says where it begins and a page can't repeat one.
-      startAfter = this.#prefix + last.key;
+      // By the last key and not by a token, so that every page says where it begins and none can come twice.
+      if (page.next === null) return;
+      startAfter = page.next;
     }
   }
 
@@ -296,7 +298,7 @@ class S3Bucket implements Bucket {
   async #page(
     prefix: string,
     startAfter: string | undefined,
-  ): Promise<{ readonly objects: readonly ObjectInfo[]; readonly more: boolean }> {
+  ): Promise<{ readonly objects: readonly ObjectInfo[]; readonly next: string | null }> {
     const command = new ListObjectsV2Command({
       Bucket: this.#bucket,
       Prefix: this.#prefix + prefix,
@@ -305,10 +307,13 @@ class S3Bucket implements Bucket {
     });
     try {
       const answer = await this.#client.send(command, this.#deadline());
-      const objects = (answer.Contents ?? []).flatMap(({ Key, Size }) =>
-        Key === undefined ? [] : [{ key: Key.slice(this.#prefix.length), bytes: Size ?? 0, contentType: null }],
-      );
-      return { objects, more: answer.IsTruncated === true };
+      const found = answer.Contents ?? [];
+      const objects = found.flatMap(({ Key, Size }): ObjectInfo[] => {
+        const key = Key?.slice(this.#prefix.length) ?? "";
+        // Other tools leave objects such as `folder/`, which no key of ours could name.
+        return keyFault(key) === null ? [{ key, bytes: Size ?? 0, contentType: null }] : [];
+      });
+      return { objects, next: answer.IsTruncated === true ? (found.at(-1)?.Key ?? null) : null };
     } catch (error) {
       throw this.#translated(error, "listing", prefix);
     }
@@ -362,8 +367,4 @@ function bytesOf(body: Uint8Array | string): Uint8Array {
 
 function discard(body: unknown): void {
   if (body instanceof Readable) body.on("error", () => undefined).destroy();
-}
-
-function statusOf(error: unknown): number | undefined {
-  return (error as { $metadata?: { httpStatusCode?: number } } | undefined)?.$metadata?.httpStatusCode;
 }

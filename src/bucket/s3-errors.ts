@@ -110,6 +110,7 @@ function nameOf(error: unknown): string {
   return error instanceof Error ? error.name : "";
 }
 
-function statusOf(error: unknown): number | undefined {
+/** The HTTP status that the SDK noted in its error, if there was an answer. */
+export function statusOf(error: unknown): number | undefined {
   return (error as { $metadata?: { httpStatusCode?: number } } | undefined)?.$metadata?.httpStatusCode;
 }

@@ -3,7 +3,8 @@
 import type { Readable } from "node:stream";
 
 /**
- * Runs `write`, which consumes `body`. An abort fails the body, so there is one way for a write to end early.
+ * Runs `write`, which consumes `body`. An abort fails the body, so there is one way for a write to end early; one that
+ * comes after the body's last byte comes too late, and the write ends as it would have.
  * Whatever is thrown because of the body is the body's own error; other errors go through `translate`.
  */
 export async function withBody(

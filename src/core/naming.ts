@@ -151,6 +151,8 @@ export const OBJECT_KEYS = {
     key(`${itemFolder(batch, index)}/receipt${attempt > 1 ? `.${attempt}` : ""}.json`),
   /** The provider's answer, where it is too large for the item's hash. */
   answer: (batch: BatchId, index: number, attempt: number) => key(`${itemFolder(batch, index)}/answer.${attempt}.json`),
+  /** The same with what became of its files: an object of its own, so that a late poll can't undo what was copied. */
+  copied: (batch: BatchId, index: number, attempt: number) => key(`${itemFolder(batch, index)}/copied.${attempt}.json`),
   output: (batch: BatchId, index: number, attempt: number, n: number, extension: string) => {
     if (!/^[a-z0-9]{1,8}$/.test(extension)) throw new TypeError(`not a file extension: ${JSON.stringify(extension)}`);
     return key(`${itemFolder(batch, index)}/${attempt > 1 ? `a${attempt}-` : ""}output-${n}.${extension}`);

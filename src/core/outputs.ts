@@ -36,7 +36,8 @@ export function withKeys(output: unknown, keyOf: (url: string) => string | undef
 }
 
 export function isFileUrl(text: string): boolean {
-  if (/^data:[^,]*,/i.test(text)) return true;
+  // A type or nothing before the comma: prose may begin with "Data: first, second".
+  if (/^data:(?:[\w.+-]+\/[\w.+-]+)?(?:; ?[^\s,;]*)*,/i.test(text)) return true;
   return /^https?:\/\/[^\s]+$/i.test(text) && URL.canParse(text);
 }
 

@@ -60,15 +60,6 @@ export function readRow(value: unknown, defaults: RowDefaults): RowReading {
   return { ok: true, row: { input, ...(typeof id === "string" && { id }), target: target.target } };
 }
 
-/** A row in the form that `readRow` reads. */
-export function rowToJson(row: Row): Record<string, unknown> {
-  return { input: row.input, ...(row.id !== undefined && { id: row.id }), ...(row.target && targetToJson(row.target)) };
-}
-
-function targetToJson(target: Target): Record<string, string> {
-  return target.kind === "version" ? { version: target.version } : { [target.kind]: `${target.owner}/${target.name}` };
-}
-
 function readTarget(row: Record<string, unknown>, defaults: RowDefaults): TargetReading {
   const [key, second] = TARGET_KEYS.filter((name) => (row[name] ?? undefined) !== undefined);
   if (key === undefined) {
@@ -173,7 +164,8 @@ function kindOf(value: unknown): string {
   return typeof value === "boolean" ? "true or false" : "an object";
 }
 
-function quote(text: string | undefined): string {
+/** A person's own words in a message to them, cut where they are long. */
+export function quote(text: string | undefined): string {
   const shown = text ?? "";
   return JSON.stringify(shown.length > 80 ? `${shown.slice(0, 77)}...` : shown);
 }

@@ -12,10 +12,14 @@ local id, nowMs, before, after = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if redis.call('HGET', batch, 'cursor') ~= before then return 0 end
 redis.call('HSET', batch, 'cursor', after)
 for at = 5, #ARGV, 2 do
-  redis.call('SREM', returned, ARGV[at])
-  -- By now a fast worker may have claimed it, or even ended it: then it needs no place among the open ones.
-  local raw = redis.call('GETRANGE', bytes, ARGV[at], ARGV[at])
-  if raw == '' or string.byte(raw) % 16 == 0 then redis.call('ZADD', open, nowMs, ARGV[at + 1]) end
+  -- A fresh row that stands among the returned ones by now was turned away since it was enqueued: it stays there.
+  local turnedAway = tonumber(ARGV[at]) >= tonumber(before) and redis.call('SISMEMBER', returned, ARGV[at]) == 1
+  if not turnedAway then
+    redis.call('SREM', returned, ARGV[at])
+    -- By now a fast worker may have claimed it, or even ended it: then it needs no place among the open ones.
+    local raw = redis.call('GETRANGE', bytes, ARGV[at], ARGV[at])
+    if raw == '' or string.byte(raw) % 16 == 0 then redis.call('ZADD', open, nowMs, ARGV[at + 1]) end
+  end
 end
 if tonumber(after) >= tonumber(redis.call('HGET', batch, 'items')) and redis.call('SCARD', returned) == 0 then
   redis.call('ZREM', unfed, id)

@@ -4,14 +4,9 @@ import { createReadStream, existsSync } from "node:fs";
 import { PassThrough, Readable } from "node:stream";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import {
-  formatOf,
-  parseMapping,
-  type ReadRow,
-  type ReadRowsOptions,
-  RowsError,
-  readRows,
-} from "../../src/batches/read-rows.ts";
+import { type ReadRow, type ReadRowsOptions, readRows } from "../../src/batches/read-rows.ts";
+import { formatOf, parseMapping } from "../../src/batches/row-arguments.ts";
+import { RowsError } from "../../src/batches/rows-error.ts";
 import type { Target } from "../../src/core/prediction.ts";
 
 const TARGET: Target = { kind: "model", owner: "outlast", name: "text" };

@@ -19,12 +19,23 @@ describe("an entry of the list of hosts", () => {
     expect(parseHostRule(text)).toEqual(rule);
   });
 
-  test.each(["", "*", "*.", "https://a.example", "a.example/path", "a.example:0", "a.example:99999", "a b", "u@a", "*.127.0.0.1", "a.*.example", "a:b", "[::1"])(
-    "%j is refused with a word on how to write it",
-    (text) => {
-      expect(() => parseHostRule(text)).toThrow(/is no host to allow/);
-    },
-  );
+  test.each([
+    "",
+    "*",
+    "*.",
+    "https://a.example",
+    "a.example/path",
+    "a.example:0",
+    "a.example:99999",
+    "a b",
+    "u@a",
+    "*.127.0.0.1",
+    "a.*.example",
+    "a:b",
+    "[::1",
+  ])("%j is refused with a word on how to write it", (text) => {
+    expect(() => parseHostRule(text)).toThrow(/is no host to allow/);
+  });
 });
 
 describe("a URL", () => {
@@ -81,9 +92,12 @@ describe("a URL", () => {
     expect(privateToo("https://replicate.delivery/", "replicate.delivery")).toBe(false);
     expect(privateToo("https://a.replicate.delivery/", "*.replicate.delivery")).toBe(false);
     expect(privateToo("https://a.replicate.delivery:8443/", "*.replicate.delivery:8443")).toBe(false);
+    expect(privateToo("https://files.example/", "*.example")).toBe(false);
     expect(privateToo("http://files.example:8080/", "files.example:8080")).toBe(true);
     expect(privateToo("http://minio:9000/", "minio:9000")).toBe(true);
     expect(privateToo("https://files.internal/", "*.internal")).toBe(true);
+    expect(privateToo("https://minio/", "minio")).toBe(true);
+    expect(privateToo("https://files.example/", "files.example")).toBe(false);
   });
 
   test("gets the token only over https and only at its own hosts", () => {
@@ -98,17 +112,50 @@ describe("a URL", () => {
 
 describe("an address", () => {
   test.each([
-    "127.0.0.1", "127.8.9.1", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1",
-    "::1", "fc00::1", "fd12:3456::1", "::ffff:10.0.0.1", "::ffff:127.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b::7f00:1",
+    "127.0.0.1",
+    "127.8.9.1",
+    "10.0.0.1",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.168.1.1",
+    "100.64.0.1",
+    "::1",
+    "fc00::1",
+    "fd12:3456::1",
+    "::ffff:10.0.0.1",
+    "::ffff:127.0.0.1",
+    "64:ff9b::10.0.0.1",
+    "64:ff9b::7f00:1",
   ])("%s is private", (address) => {
     expect(addressFault(address, false)).not.toBeNull();
     expect(addressFault(address, true)).toBeNull();
   });
 
   test.each([
-    "169.254.169.254", "169.254.0.1", "0.0.0.0", "0.1.2.3", "255.255.255.255", "224.0.0.1", "240.0.0.1", "192.0.2.1", "198.18.0.1",
-    "168.63.129.16", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254", "::", "fe80::1", "fe80::1%eth0", "ff02::1", "2001:db8::1",
-    "2002:7f00:1::", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "fec0::1", "not an address", "",
+    "169.254.169.254",
+    "169.254.0.1",
+    "0.0.0.0",
+    "0.1.2.3",
+    "255.255.255.255",
+    "224.0.0.1",
+    "240.0.0.1",
+    "192.0.2.1",
+    "198.18.0.1",
+    "168.63.129.16",
+    "100.100.100.200",
+    "fd00:ec2::254",
+    "fd20:ce::254",
+    "::",
+    "fe80::1",
+    "fe80::1%eth0",
+    "ff02::1",
+    "2001:db8::1",
+    "2002:7f00:1::",
+    "::ffff:169.254.169.254",
+    "64:ff9b::a9fe:a9fe",
+    "fec0::1",
+    "not an address",
+    "",
   ])("%j is never connected to", (address) => {
     expect(addressFault(address, false)).not.toBeNull();
     expect(addressFault(address, true)).not.toBeNull();
@@ -133,7 +180,13 @@ describe("an address", () => {
     fc.assert(
       fc.property(privateAddress, ([a, b, c, d]) => {
         const number = ((a * 256 + b) * 256 + c) * 256 + d;
-        const spellings = [`${a}.${b}.${c}.${d}`, `${number}`, `0x${number.toString(16)}`, `${a}.${(b * 256 + c) * 256 + d}`, `[::ffff:${a}.${b}.${c}.${d}]`];
+        const spellings = [
+          `${a}.${b}.${c}.${d}`,
+          `${number}`,
+          `0x${number.toString(16)}`,
+          `${a}.${(b * 256 + c) * 256 + d}`,
+          `[::ffff:${a}.${b}.${c}.${d}]`,
+        ];
         for (const host of spellings) {
           const url = new URL(`https://${host}/`);
           expect(addressFault(url.hostname.replace(/[[\]]/g, ""), false)).not.toBeNull();

@@ -37,7 +37,9 @@ describe("a data URL", () => {
     "data:text/plain,50%",
     "data:text/plain,%zz",
   ])("%j is refused as it can't be decoded exactly", (url) => {
-    expect(() => decodeDataUrl(url, 1_000)).toThrow(expect.objectContaining({ name: "DownloadError", kind: "bad-body" }));
+    expect(() => decodeDataUrl(url, 1_000)).toThrow(
+      expect.objectContaining({ name: "DownloadError", kind: "bad-body" }),
+    );
   });
 
   test("over the size allowed is refused, and one of just that size is not", () => {

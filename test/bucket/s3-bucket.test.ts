@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { Readable } from "node:stream";
+import { PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { test as base, describe, expect } from "vitest";
 import { type Bucket, BucketError } from "../../src/bucket/bucket.ts";
 import { checkBucket } from "../../src/bucket/check-bucket.ts";
@@ -77,7 +78,14 @@ const test = base
 const CREDENTIALS = { accessKeyId: "an-access-key", secretAccessKey: "a-very-secret-word" };
 
 async function openAt(endpoint: string, settings: S3Settings = {}): Promise<Bucket> {
-  return openS3Bucket({ endpoint, region: "auto", credentials: CREDENTIALS, bucket: "blobs", prefix: "p", ...settings });
+  return openS3Bucket({
+    endpoint,
+    region: "auto",
+    credentials: CREDENTIALS,
+    bucket: "blobs",
+    prefix: "p",
+    ...settings,
+  });
 }
 
 function refuse(response: ServerResponse, status: number, code: string): void {
@@ -203,7 +211,9 @@ describe("putting once", () => {
   });
 
   test("gives up in words when the conflict doesn't end", async ({ fakeS3 }) => {
-    const { endpoint, requests } = await fakeS3((_request, response) => refuse(response, 409, "ConditionalRequestConflict"));
+    const { endpoint, requests } = await fakeS3((_request, response) =>
+      refuse(response, 409, "ConditionalRequestConflict"),
+    );
     const bucket = await openAt(endpoint);
     const error: unknown = await bucket.putOnce("a.json", "x", TEXT).catch((caught: unknown) => caught);
     expectOneLineEach([error as BucketError], "s3://blobs/p/a.json", "ConditionalRequestConflict");
@@ -237,7 +247,7 @@ describe("a body from the store", () => {
     const bucket = await openAt(endpoint);
     await expect(bucket.get("a.txt", { maxBytes: 1_000 })).rejects.toMatchObject({ code: "unreachable" });
     const stream = await bucket.getStream("a.txt");
-    await expect(Array.fromAsync(stream ?? [])).rejects.toThrow();
+    await expect(Array.fromAsync(stream ?? [])).rejects.toBeInstanceOf(Error);
     await bucket.close();
   });
 
@@ -249,7 +259,7 @@ describe("a body from the store", () => {
     const bucket = await openAt(endpoint, { requestTimeoutMs: 200 });
     await expect(bucket.get("a.txt", { maxBytes: 1_000 })).rejects.toMatchObject({ code: "unreachable" });
     const stream = await bucket.getStream("a.txt");
-    await expect(Array.fromAsync(stream ?? [])).rejects.toThrow();
+    await expect(Array.fromAsync(stream ?? [])).rejects.toBeInstanceOf(Error);
     await bucket.close();
   });
 
@@ -305,7 +315,8 @@ describe("checksums", () => {
 
 describe("the prefix", () => {
   test("keeps two buckets in one apart", async ({ server }) => {
-    const open = async (prefix: string): Promise<Bucket> => openS3Bucket({ ...server.settings, bucket: server.bucket, prefix });
+    const open = async (prefix: string): Promise<Bucket> =>
+      openS3Bucket({ ...server.settings, bucket: server.bucket, prefix });
     const [one, two, all] = [await open("one"), await open("one-two"), await open("")];
     await one.put("a.txt", "1", TEXT);
     await two.put("a.txt", "2", TEXT);
@@ -315,8 +326,22 @@ describe("the prefix", () => {
     for (const bucket of [one, two, all]) await bucket.close();
   });
 
+  test("hides what other tools left there under names that no key has", async ({ server }) => {
+    const bucket = await openS3Bucket({ ...server.settings, bucket: server.bucket, prefix: "tools" });
+    await bucket.put("a.txt", "x", TEXT);
+    const { endpoint, credentials } = server.settings;
+    const client = new S3Client({ endpoint, credentials, region: "auto", forcePathStyle: true });
+    for (const Key of ["tools/", "tools/folder/"]) {
+      await client.send(new PutObjectCommand({ Bucket: server.bucket, Key, Body: Buffer.from("x") }));
+    }
+    client.destroy();
+    expect((await Array.fromAsync(bucket.list(""))).map(({ key }) => key)).toEqual(["a.txt"]);
+    await bucket.close();
+  });
+
   test("counts towards the longest key, and must be a legal key", async ({ server }) => {
-    const open = async (prefix: string): Promise<Bucket> => openS3Bucket({ ...server.settings, bucket: server.bucket, prefix });
+    const open = async (prefix: string): Promise<Bucket> =>
+      openS3Bucket({ ...server.settings, bucket: server.bucket, prefix });
     const bucket = await open("p".repeat(200));
     await expect(bucket.put(`${"k/".repeat(420)}k`, "x", TEXT)).rejects.toMatchObject({ code: "bad-key" });
     await expect(open("../x")).rejects.toMatchObject({ code: "bad-key" });

@@ -23,6 +23,10 @@ export class Crash extends Error {
 /** Not effects: they answer at once and leave nothing behind. */
 const HARMLESS: ReadonlySet<PropertyKey> = new Set(["clock", "random", "nonce", "warn", "urlOf"]);
 
+function isData(value: object): boolean {
+  return Array.isArray(value) || value instanceof Set || value instanceof Map;
+}
+
 export type Doomed<T> = {
   readonly effects: T;
   /** The effects that were carried out, in the order in which they ended. */
@@ -57,9 +61,7 @@ export function dieAfter<T extends object>(n: number, effects: T): Doomed<T> {
         if (typeof value === "function") {
           return (...args: unknown[]) => carryOut(String(name), (): unknown => Reflect.apply(value, target, args));
         }
-        return typeof value === "object" && value !== null && !(value instanceof Set || value instanceof Map)
-          ? wrap(value)
-          : value;
+        return typeof value === "object" && value !== null && !isData(value) ? wrap(value) : value;
       },
     });
   }

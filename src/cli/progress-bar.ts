@@ -1,0 +1,162 @@
+/**
+ * How a batch's progress looks: a report → text of a given width. Pure; `live-lines.ts` puts it on a terminal.
+ *
+ *     ████████████████████▒▒░░░░░░░░░░░░░░░░░░░░░░░░  44 %   718 of 1,632
+ *     saved 712 · failed 6 · in flight 41 · waiting 873     9.8/s · about 1 min 33 s left: the limit of 600 creates a minute
+ */
+
+import type { BatchReport } from "../batches/report-batch.ts";
+import type { Estimate } from "../core/batch.ts";
+import { HOUR, MINUTE, SECOND } from "../core/time.ts";
+import { cut, textColumns } from "./columns.ts";
+
+export type Style = "green" | "red" | "yellow" | "cyan" | "dim" | "bold";
+/** Colours a piece of text, or leaves it as it is. */
+export type Paint = (style: Style, text: string) => string;
+export const PLAIN: Paint = (_style, text) => text;
+
+export type View = {
+  readonly report: BatchReport;
+  /** Items that ended, a second, lately. */
+  readonly perSecond: number;
+  readonly estimate: Estimate;
+};
+
+/** Two lines; neither is wider than `width` columns. */
+export function barLines({ report, perSecond, estimate }: View, width: number, paint: Paint): readonly string[] {
+  const ended = report.saved + report.failed + report.canceled;
+  const share = report.items === 0 ? 100 : Math.floor((ended / report.items) * 100);
+  const tail = `  ${String(share).padStart(3)} %   ${number(ended).padStart(number(report.items).length)} of ${number(report.items)}`;
+  const bar = barOf(report, Math.max(Math.min(width - tail.length, MAX_BAR), 0), paint);
+  const first = bar === "" ? cut(tail.trim(), width) : `${bar}${tail}`;
+  return [first, secondLine(report, paceOf(report, perSecond, estimate), width, paint)];
+}
+
+/** One line for a log, where nothing can be redrawn. */
+export function plainLine({ report, perSecond, estimate }: View): string {
+  const counts = countsOf(report).map(({ word, count }) => `${number(count)} ${word}`);
+  const ended = report.saved + report.failed + report.canceled;
+  const pace = paceOf(report, perSecond, estimate);
+  return `${number(ended)} of ${number(report.items)} ended (${counts.join(", ")})${pace === "" ? "" : `; ${pace}`}`;
+}
+
+/** All items, then those of each kind that there are. */
+export function totalsOf(report: BatchReport, paint: Paint): string {
+  const counts = countsOf(report).map(({ word, count, style }) => paint(style, `${number(count)} ${word}`));
+  return [`${number(report.items)} item${report.items === 1 ? "" : "s"}`, ...counts].join(", ").replace(", ", ": ");
+}
+
+// ── the bar ───────────────────────────────────────────────────────────────────
+
+const MAX_BAR = 100;
+
+/** Without colours the shapes alone tell what has ended, what runs, and what waits. */
+const SEGMENTS = [
+  { of: "saved", mark: "█", style: "green" },
+  { of: "failed", mark: "█", style: "red" },
+  { of: "canceled", mark: "█", style: "dim" },
+  { of: "unclear", mark: "▓", style: "yellow" },
+  { of: "in_flight", mark: "▒", style: "cyan" },
+  { of: "waiting", mark: "░", style: "dim" },
+] as const satisfies readonly { of: keyof BatchReport; mark: string; style: Style }[];
+
+function barOf(report: BatchReport, cells: number, paint: Paint): string {
+  if (cells < 5) return "";
+  const shares = shareCells(
+    SEGMENTS.map(({ of }) => report[of]),
+    cells,
+  );
+  return SEGMENTS.map(({ mark, style }, at) => {
+    const share = shares[at] ?? 0;
+    return share === 0 ? "" : paint(style, mark.repeat(share));
+  }).join("");
+}
+
+/**
+ * Shares cells by counts. What there is of a kind shows in at least one cell, so that one failure among a million is
+ * seen, and the last cell isn't full before all is; the largest gives way.
+ */
+export function shareCells(counts: readonly number[], cells: number): readonly number[] {
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  if (total === 0) return counts.map((_, at) => (at === counts.length - 1 ? cells : 0));
+  const shares = counts.map((count) => (count === 0 ? 0 : Math.max(Math.floor((count / total) * cells), 1)));
+  for (let left = cells - shares.reduce((sum, share) => sum + share, 0); left !== 0; ) {
+    const step = Math.sign(left);
+    // One more for whom rounding took most from; one less for the largest.
+    const owed = shares.map((share, at) =>
+      counts[at] === 0 ? Number.NEGATIVE_INFINITY : ((counts[at] ?? 0) / total) * cells - share,
+    );
+    const by = step > 0 ? owed : shares;
+    const at = by.indexOf(Math.max(...by));
+    shares[at] = (shares[at] ?? 0) + step;
+    left -= step;
+  }
+  return shares;
+}
+
+// ── the words ─────────────────────────────────────────────────────────────────
+
+const COUNTS = [
+  { of: "saved", word: "saved", style: "green" },
+  { of: "failed", word: "failed", style: "red" },
+  { of: "canceled", word: "canceled", style: "dim" },
+  { of: "unclear", word: "unclear", style: "yellow" },
+  { of: "in_flight", word: "in flight", style: "cyan" },
+  { of: "waiting", word: "waiting", style: "dim" },
+] as const satisfies readonly { of: keyof BatchReport; word: string; style: Style }[];
+
+/** The counts that aren't zero. */
+function countsOf(report: BatchReport) {
+  return COUNTS.map(({ of, word, style }) => ({ word, style, count: report[of] })).filter(({ count }) => count > 0);
+}
+
+/** Counts in colour, then the pace, cut where the terminal ends. */
+function secondLine(report: BatchReport, pace: string, width: number, paint: Paint): string {
+  const counts = countsOf(report).map(({ word, count, style }) => ({ text: `${word} ${number(count)}`, style }));
+  const plain = counts.map(({ text }) => text).join(" · ");
+  if (textColumns(plain) > width) return cut(plain, width);
+  const painted = counts.map(({ text, style }) => paint(style, text)).join(" · ");
+  const room = width - textColumns(plain) - GAP.length;
+  return room < 12 || pace === "" ? painted : `${painted}${GAP}${cut(pace, room)}`;
+}
+
+const GAP = "    ";
+
+/** The rate, the time left, and why then; what the reason says itself isn't said twice. */
+function paceOf(report: BatchReport, perSecond: number, { etaMs, reason }: Estimate): string {
+  const rate = `${perSecond >= 100 ? number(Math.round(perSecond)) : perSecond.toFixed(1)}/s`;
+  const saysRate = perSecond === 0 || report.waiting + report.in_flight === 0 || reason.endsWith(" a second");
+  const left = etaMs === null || etaMs === 0 ? [] : [`about ${duration(etaMs)} left`];
+  const pace = [...(saysRate ? [] : [rate]), ...left].join(", ");
+  return [pace, reason].filter((part) => part !== "").join(": ");
+}
+
+// ── numbers for people ────────────────────────────────────────────────────────
+
+export function number(n: number): string {
+  return n.toLocaleString("en-US");
+}
+
+/** The two largest units: `1 h 2 min`, `3 min 20 s`, `4 s`. */
+export function duration(ms: number): string {
+  if (!Number.isFinite(ms)) return "very long";
+  const seconds = Math.max(Math.round(ms / SECOND), ms > 0 ? 1 : 0);
+  const whole = seconds * SECOND;
+  const hours = Math.floor(whole / HOUR);
+  const minutes = Math.floor((whole % HOUR) / MINUTE);
+  if (hours >= 48) return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  if (hours > 0) return minutes === 0 ? `${hours} h` : `${hours} h ${minutes} min`;
+  if (minutes === 0) return `${seconds} s`;
+  return seconds % 60 === 0 ? `${minutes} min` : `${minutes} min ${seconds % 60} s`;
+}
+
+export function bytes(n: number): string {
+  for (const [unit, size] of [
+    ["GB", 1e9],
+    ["MB", 1e6],
+    ["kB", 1e3],
+  ] as const) {
+    if (n >= size) return `${(n / size).toFixed(1)} ${unit}`;
+  }
+  return `${n} bytes`;
+}

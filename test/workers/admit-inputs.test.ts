@@ -1,0 +1,246 @@
+import { describe, expect } from "vitest";
+import {
+  type Admission,
+  InputRefused,
+  openAdmission,
+  readInputJob,
+  type SingleInput,
+} from "../../src/batches/admit-single.ts";
+import { parseRow, placeRows, readRow } from "../../src/bucket/input-parts.ts";
+import { type BatchId, type ItemId, OBJECT_KEYS, parseItemId, QUEUE_NAMES } from "../../src/core/naming.ts";
+import { DAY } from "../../src/core/time.ts";
+import { type AdmitDeps, admitInputs } from "../../workers/admit-inputs.ts";
+import { dieAfter, everyCrash } from "../support/crash.ts";
+import { ACCOUNT, ADMITTING, accountName, type Line, NOON, test } from "../support/stages.ts";
+
+type Wrap = <T extends object>(effects: T) => T;
+const asItIs: Wrap = (effects) => effects;
+
+function open({ bucket, ledger, queues, clock }: Line, wrap: Wrap = asItIs): Admission {
+  return openAdmission(wrap({ bucket, ledger, queues, clock }));
+}
+
+/** An input as a producer would put it into the queue, under an id of its own. */
+function single(id: string, prompt = `prompt of ${id}`, more: Readonly<Record<string, unknown>> = {}): SingleInput {
+  const data = { input: { prompt }, model: "outlast/text", id, ...more };
+  return readInputJob({ jobId: "1", addedAtMs: NOON, data }, [ADMITTING]);
+}
+
+/** Every row of the batch of an item, as its parts hold them. */
+async function partsOf({ bucket }: Line, batch: BatchId): Promise<readonly (readonly string[])[]> {
+  const parts: string[][] = [];
+  for (;;) {
+    const body = await bucket.get(OBJECT_KEYS.input(batch, parts.length), { maxBytes: 1e8 });
+    if (body === null) return parts;
+    parts.push(body.toString("utf8").split("\n").slice(0, -1));
+  }
+}
+
+const batchOf = (item: ItemId): BatchId => parseItemId(item)?.batch ?? ("" as BatchId);
+
+/** Redis and bucket agree: as many rows published as the parts hold, every one found where its index says. */
+async function expectWhole(line: Line, batch: BatchId): Promise<void> {
+  const standing = await line.ledger.standing(ACCOUNT, batch);
+  const parts = await partsOf(line, batch);
+  const rows = parts.flat().map((text) => parseRow(text));
+  expect(standing).toMatchObject({ parts: parts.length, batch: { items: rows.length } });
+  for (const [index, row] of rows.entries()) {
+    const part = await line.ledger.partOf(ACCOUNT, batch, index);
+    const [place] = await placeRows(line.bucket, batch, part, index, 1);
+    if (place === undefined) throw new Error(`row ${index} has no place`);
+    expect(await readRow(line.bucket, batch, { ...place, part: part.part })).toEqual(row);
+  }
+}
+
+describe("an input", () => {
+  test("becomes an item that is fed, and whose row says where the answer goes", async ({ line }) => {
+    await line.clear();
+    const item = await open(line).admit(single("a", "hello", { reply_to: "my-queue" }));
+    const batch = batchOf(item);
+    expect(parseItemId(item)?.index).toBe(0);
+    expect(await line.ledger.unfedBatches(ACCOUNT, 10)).toEqual([batch]);
+    expect((await line.jobs(QUEUE_NAMES.feed)).map(({ id }) => id)).toEqual([`feed-${ACCOUNT}`]);
+    const [[row = ""] = []] = await partsOf(line, batch);
+    expect(parseRow(row)).toMatchObject({ input: { prompt: "hello" }, id: "a", reply_to: "my-queue" });
+    await expectWhole(line, batch);
+  });
+
+  test("that comes again is the same item, in this process, in another and on another day", async ({ line }) => {
+    await line.clear();
+    const here = open(line);
+    const first = await here.admit(single("a"));
+    expect(await here.admit(single("a"))).toBe(first);
+    expect(await open(line).admit(single("a"))).toBe(first);
+    line.clock.forward(DAY);
+    expect(await open(line).admit(single("a"))).toBe(first);
+    expect((await line.ledger.standing(ACCOUNT, batchOf(first)))?.batch.items).toBe(1);
+    expect(await open(line).admit(single("b")), "another day, another batch").not.toContain(batchOf(first));
+  });
+
+  test("under a known id with other content is refused, and the first one stands", async ({ line }) => {
+    await line.clear();
+    const admission = open(line);
+    const first = await admission.admit(single("a", "one"));
+    await expect(admission.admit(single("a", "two"))).rejects.toThrow(InputRefused);
+    await expect(admission.admit(single("a", "one", { model: "outlast/picture" }))).rejects.toThrow(/already/);
+    expect(await admission.admit(single("a", "one"))).toBe(first);
+    await expectWhole(line, batchOf(first));
+  });
+
+  test("twice at once, in one process or in two, is one item", async ({ line }) => {
+    await line.clear();
+    const [here, there] = [open(line), open(line)];
+    const items = await Promise.all([here, here, there, there, open(line)].map((one) => one.admit(single("a"))));
+    expect(new Set(items).size).toBe(1);
+    const batch = batchOf(items[0] as ItemId);
+    await expectWhole(line, batch);
+    const { counts } = (await line.ledger.standing(ACCOUNT, batch)) ?? {};
+    expect(counts?.waiting, "a row that lost the race is void, never bought").toBe(1);
+  });
+
+  test("twice at once with different content is one item and one refusal", async ({ line }) => {
+    await line.clear();
+    const [here, there] = [open(line), open(line)];
+    const told = await Promise.allSettled([here.admit(single("a", "one")), there.admit(single("a", "two"))]);
+    expect(told.map(({ status }) => status).toSorted()).toEqual(["fulfilled", "rejected"]);
+    const again = await Promise.allSettled([here.admit(single("a", "one")), here.admit(single("a", "two"))]);
+    expect(again.map(({ status }) => status)).toEqual(told.map(({ status }) => status));
+  });
+});
+
+test("five hundred inputs at once land in few parts, without holes, each its own item", async ({ line }) => {
+  await line.clear();
+  const admissions = [open(line), open(line)];
+  const ids = Array.from({ length: 500 }, (_, n) => `input ${n}`);
+  const items = await Promise.all(ids.map((id, n) => (admissions[n % 2] as Admission).admit(single(id))));
+  expect(new Set(items).size).toBe(500);
+  const batch = batchOf(items[0] as ItemId);
+  const parts = await partsOf(line, batch);
+  expect(parts.length).toBeLessThan(50);
+  expect(parts.flat()).toHaveLength(500);
+  expect(items.map((item) => parseItemId(item)?.index).toSorted((a, b) => (a ?? 0) - (b ?? 0))).toEqual(
+    ids.map((_, n) => n),
+  );
+  for (const [n, item] of items.entries()) {
+    expect(parseRow(parts.flat()[parseItemId(item)?.index ?? -1] ?? "").id).toBe(ids[n]);
+  }
+  expect((await line.ledger.standing(ACCOUNT, batch))?.counts.waiting).toBe(500);
+});
+
+describe("killed after any effect and run again twice,", () => {
+  const three = [single("a"), single("b"), single("c")];
+
+  test.for([
+    ["one input", three.slice(0, 1)],
+    ["three inputs that share a part", three],
+  ] as const)("the admission of %s ends as if nothing had happened", async ([, inputs], { line }) => {
+    type World = { items: readonly ItemId[] };
+    const { undisturbed, crashes } = await everyCrash<World, unknown>({
+      open: async () => {
+        await line.clear();
+        return { items: [] };
+      },
+      run: async (world, wrap) => {
+        const admission = open(line, wrap);
+        world.items = await Promise.all(inputs.map((input) => admission.admit(input)));
+      },
+      // How many parts they make, and which of the three stands first, is chance.
+      look: async ({ items }) => {
+        const batch = batchOf(items[0] as ItemId);
+        await expectWhole(line, batch);
+        const standing = await line.ledger.standing(ACCOUNT, batch);
+        const unfed = await line.ledger.unfedBatches(ACCOUNT, 10);
+        const keys = Object.keys((await line.look()).objects).filter((key) => key.startsWith("keys/"));
+        return { items: items.toSorted(), rows: standing?.batch.items, counts: standing?.counts, unfed, keys };
+      },
+    });
+    expect(crashes.map(({ diedAfter }) => diedAfter)).toContain("publishPart");
+    for (const { diedAfter, n, seen } of crashes) {
+      expect(seen, `died after ${diedAfter}, effect ${n}`).toEqual(undisturbed);
+    }
+  });
+
+  test("another input's admission completes the part that the dead one left", async ({ line }) => {
+    await line.clear();
+    // writeBatch, openBatch, readIdentity, standing, and the part is there.
+    const doomed = dieAfter(4, { bucket: line.bucket, ledger: line.ledger, queues: line.queues, clock: line.clock });
+    await expect(openAdmission(doomed.effects).admit(single("a"))).rejects.toThrow();
+    expect(doomed.done.at(-1)).toBe("putOnce");
+    const other = await open(line).admit(single("b"));
+    const batch = batchOf(other);
+    expect(await partsOf(line, batch)).toHaveLength(2);
+    await expectWhole(line, batch);
+    expect(await open(line).admit(single("a"))).toBe(`${batch}000000`);
+    expect(other).toBe(`${batch}000001`);
+    expect((await line.ledger.standing(ACCOUNT, batch))?.counts.waiting).toBe(2);
+  });
+
+  test("an item that was promised the day before is fed all the same", async ({ line }) => {
+    await line.clear();
+    let promised = false;
+    for (let n = 0; !promised; n++) {
+      await line.clear();
+      const { bucket, ledger, queues, clock } = line;
+      const doomed = dieAfter(n, { bucket, ledger, queues, clock });
+      await openAdmission(doomed.effects)
+        .admit(single("a"))
+        .catch(() => undefined);
+      promised = (await line.bucket.list("keys/")[Symbol.asyncIterator]().next()).done === false;
+    }
+    line.clock.forward(DAY);
+    const item = await open(line).admit(single("a"));
+    expect((await line.ledger.standing(ACCOUNT, batchOf(item)))?.batch.items).toBe(1);
+    expect(await line.ledger.unfedBatches(ACCOUNT, 10)).toContain(batchOf(item));
+  });
+});
+
+describe("a job of the inputs queue", () => {
+  const good = { input: { prompt: "a" }, model: "outlast/text" };
+  const other = { name: accountName("cometapi"), targets: new Set(["version"] as const) };
+  const read = (data: unknown, accounts = [ADMITTING]) => readInputJob({ jobId: "7", addedAtMs: NOON, data }, accounts);
+
+  test.for<readonly [string, unknown, RegExp]>([
+    ["no object", "text", /an input is an object/],
+    ["a list", [good], /an input is an object/],
+    ["nothing", undefined, /an input is an object/],
+    ["no input", { model: "outlast/text" }, /no "input"/],
+    ["no model", { input: {} }, /model/],
+    ["a misspelt key", { ...good, modle: "x" }, /unknown key "modle"/],
+    ["an unknown account", { ...good, account: "nobody" }, /no account "nobody".*replicate/],
+    ["an account of another kind", { ...good, account: 7 }, /no account 7/],
+    ["our own queue to reply to", { ...good, reply_to: "outlast-feed" }, /reply_to/],
+    ["a queue BullMQ can't have", { ...good, reply_to: "a:b" }, /reply_to/],
+    ["no text to reply to", { ...good, reply_to: 5 }, /reply_to/],
+    ["a queue that can't be written as UTF-8", { ...good, reply_to: "q\ud800" }, /reply_to/],
+  ])("with %s fails with the reason", async ([, data, reason]) => {
+    const deps: AdmitDeps = {
+      readInput: (job) => readInputJob(job, [ADMITTING]),
+      admit: () => Promise.reject(new Error("never asked")),
+    };
+    const outcome = await admitInputs({ jobId: "7", addedAtMs: NOON, data }, deps);
+    expect(outcome).toEqual({ kind: "unrecoverable", reason: expect.stringMatching(reason) });
+  });
+
+  test("is the only account's, else replicate's, unless it names one that takes its kind", () => {
+    expect(read(good).account).toBe(ACCOUNT);
+    expect(read(good, [other, ADMITTING]).account).toBe(ACCOUNT);
+    const version = { input: {}, version: "a".repeat(64), account: "cometapi" };
+    expect(read(version, [other, ADMITTING]).account).toBe(other.name);
+    expect(() => read({ ...good, account: "cometapi" }, [other, ADMITTING])).toThrow(/can't run a model/);
+  });
+
+  test("is known by its own id, else by the job's and its time", () => {
+    expect(read({ ...good, id: "mine" }).identity).toBe("id:mine");
+    expect(read(good).identity).toBe(`job:7:${NOON}`);
+    expect(read({ ...good, id: `job:7:${NOON}` }).identity).not.toBe(read(good).identity);
+  });
+
+  test("answers with its item's id; trouble with bucket or Redis is thrown and tried again", async () => {
+    const readInput = (job: Parameters<AdmitDeps["readInput"]>[0]) => readInputJob(job, [ADMITTING]);
+    const job = { jobId: "7", addedAtMs: NOON, data: good };
+    const item = "0".repeat(26) as ItemId;
+    expect(await admitInputs(job, { readInput, admit: async () => item })).toEqual({ kind: "done", value: item });
+    const admit = () => Promise.reject(new Error("the bucket is away"));
+    await expect(admitInputs(job, { readInput, admit })).rejects.toThrow("away");
+  });
+});

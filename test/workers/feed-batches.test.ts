@@ -1,0 +1,203 @@
+import { describe, expect } from "vitest";
+import { placeRows } from "../../src/bucket/input-parts.ts";
+import { createQueueDepth } from "../../src/core/feeding.ts";
+import { type BatchId, parseErrandId, QUEUE_NAMES } from "../../src/core/naming.ts";
+import { predictionId } from "../../src/core/prediction.ts";
+import { SECOND } from "../../src/core/time.ts";
+import { createQueue } from "../../src/queues/queues.ts";
+import { type FeedDeps, feedBatches } from "../../workers/feed-batches.ts";
+import { everyCrash } from "../support/crash.ts";
+import { ACCOUNT, type Line, NOON, test } from "../support/stages.ts";
+
+const CREATES = QUEUE_NAMES.create(ACCOUNT);
+const RATE = 60;
+const DEPTH = createQueueDepth(RATE);
+
+function depsOf(line: Line, createsPerMinute = RATE): FeedDeps {
+  const { bucket, ledger, queues, clock } = line;
+  return {
+    createsPerMinute,
+    pausedReason: ledger.pausedReason,
+    createBacklog: queues.createBacklog,
+    savingBacklog: queues.savingBacklog,
+    unfedBatches: ledger.unfedBatches,
+    standing: ledger.standing,
+    returnedRows: ledger.returnedRows,
+    async placeRows(account, batch, index, count) {
+      const part = await ledger.partOf(account, batch, index);
+      return (await placeRows(bucket, batch, part, index, count)).map((place) => ({ ...place, part: part.part }));
+    },
+    enqueueCreates: queues.create,
+    advance: ledger.advance,
+    clock,
+  };
+}
+
+const run = (line: Line, deps = depsOf(line)) => feedBatches({ account: ACCOUNT }, deps);
+const inputs = (count: number) => Array.from({ length: count }, (_, n) => ({ prompt: `input ${n}` }));
+
+/** Indexes in the create queue, by batch. */
+async function fed(line: Line): Promise<ReadonlyMap<BatchId, readonly number[]>> {
+  const found = new Map<BatchId, number[]>();
+  for (const { id } of await line.jobs(CREATES)) {
+    const ref = parseErrandId(id);
+    if (ref === null) throw new Error(`not an errand: ${id}`);
+    found.set(
+      ref.batch,
+      [...(found.get(ref.batch) ?? []), ref.index].toSorted((a, b) => a - b),
+    );
+  }
+  return found;
+}
+
+/** What the create stage would do with every job that stands there; answers which items it bought. */
+async function buyAll(line: Line): Promise<readonly string[]> {
+  const bought: string[] = [];
+  for (const { id } of await line.jobs(CREATES)) {
+    const parsed = parseErrandId(id);
+    if (parsed === null) throw new Error(`not an errand: ${id}`);
+    const ref = { account: ACCOUNT, ...parsed };
+    const claim = await line.ledger.move(ref, "claim", { nowMs: NOON, nonce: `nonce of ${id}, ${bought.length}` });
+    if (claim.answer === "moved") {
+      bought.push(id);
+      await line.ledger.move(ref, "bind", { nowMs: NOON, predictionId: predictionId("p") });
+    }
+    await removeJob(line, id);
+  }
+  return bought;
+}
+
+async function removeJob(line: Line, id: string): Promise<void> {
+  const { Queue } = await import("bullmq");
+  const queue = new Queue(createQueue(ACCOUNT).name, { connection: line.redis });
+  await (await queue.getJob(id))?.remove();
+  await queue.close();
+}
+
+test("the create queue is kept about three seconds deep, in input order, and no deeper", async ({ line }) => {
+  await line.clear();
+  const batch = await line.submit(inputs(25));
+  expect(await run(line)).toEqual({ kind: "snooze", untilMs: NOON + SECOND });
+  expect((await fed(line)).get(batch)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+  await run(line);
+  expect((await fed(line)).get(batch)).toHaveLength(DEPTH);
+  expect((await line.ledger.standing(ACCOUNT, batch))?.cursor).toBe(DEPTH);
+  expect(await line.ledger.untouched(ACCOUNT, NOON, 100)).toHaveLength(DEPTH);
+
+  expect(await buyAll(line)).toHaveLength(DEPTH);
+  await run(line);
+  expect((await fed(line)).get(batch)).toEqual([10, 11, 12, 13, 14, 15, 16, 17, 18, 19]);
+  expect(await buyAll(line)).toHaveLength(DEPTH);
+  await run(line);
+  expect((await fed(line)).get(batch)).toEqual([20, 21, 22, 23, 24]);
+  expect(await line.ledger.unfedBatches(ACCOUNT, 10)).toEqual([]);
+  await buyAll(line);
+  await run(line);
+  expect((await fed(line)).size).toBe(0);
+});
+
+test("errands tell where their rows stand, so that the create stage reads them with one get", async ({ line }) => {
+  await line.clear();
+  const batch = await line.submit([{ prompt: "ä" }, { prompt: "second" }]);
+  await run(line);
+  for (const { id, data } of await line.jobs(CREATES)) {
+    const index = parseErrandId(id)?.index ?? -1;
+    const { place } = await line.createErrand(batch, index);
+    expect(data).toEqual([ACCOUNT, place.part, place.offset, place.length]);
+  }
+});
+
+test("batches take fair turns, so that a small one isn't stuck behind a large one", async ({ line }) => {
+  await line.clear();
+  const large = await line.submit(inputs(500), "large");
+  const small = await line.submit(inputs(4), "small");
+  await run(line);
+  const queue = await fed(line);
+  expect(queue.get(small)).toEqual([0, 1, 2, 3]);
+  expect(queue.get(large)).toHaveLength(DEPTH - 4);
+});
+
+test("nothing is fed while the account is paused, or while saving lags behind", async ({ line }) => {
+  await line.clear();
+  await line.submit(inputs(3));
+  await line.ledger.pauseAccount(ACCOUNT, "credit");
+  expect(await run(line)).toEqual({ kind: "snooze", untilMs: NOON + SECOND });
+  expect((await fed(line)).size).toBe(0);
+  await line.ledger.resumeAccount(ACCOUNT);
+  await run(line, { ...depsOf(line), savingBacklog: async () => 5_000 });
+  expect((await fed(line)).size).toBe(0);
+  await run(line);
+  expect((await fed(line)).size).toBe(1);
+});
+
+test("rows that were handed back are given out again, before fresh ones", async ({ line }) => {
+  await line.clear();
+  const batch = await line.submit(inputs(30));
+  await run(line);
+  await line.ledger.pauseAccount(ACCOUNT, "credit");
+  expect(await buyAll(line)).toEqual([]);
+  await line.ledger.resumeAccount(ACCOUNT);
+  await run(line);
+  expect((await fed(line)).get(batch)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+  expect((await line.ledger.standing(ACCOUNT, batch))?.cursor).toBe(DEPTH);
+  expect(await line.ledger.returnedRows(ACCOUNT, batch, 100)).toEqual([]);
+});
+
+test("a row that is handed back before its feed has noted it is given out again, not forgotten", async ({ line }) => {
+  await line.clear();
+  const batch = await line.submit(inputs(3));
+  const deps = depsOf(line);
+  let turnedAway = false;
+  const enqueueCreates: FeedDeps["enqueueCreates"] = async (errands, kind) => {
+    await deps.enqueueCreates(errands, kind);
+    if (turnedAway) return;
+    turnedAway = true;
+    await line.ledger.pauseAccount(ACCOUNT, "a wrong token");
+    expect(await buyAll(line)).toEqual([]);
+    await line.ledger.resumeAccount(ACCOUNT);
+  };
+  await run(line, { ...deps, enqueueCreates });
+  await run(line);
+  expect((await fed(line)).get(batch)).toEqual([0, 1, 2]);
+});
+
+test("two feeds at once buy no row twice and leave none out", async ({ line }) => {
+  await line.clear();
+  await line.submit(inputs(25));
+  const bought: string[] = [];
+  for (let round = 0; round < 6; round++) {
+    await Promise.all([run(line), run(line)]);
+    bought.push(...(await buyAll(line)));
+  }
+  expect(new Set(bought).size).toBe(25);
+  expect(bought).toHaveLength(25);
+});
+
+describe("killed after any effect and run again,", () => {
+  test("a feed leaves no row out, and none is bought twice", async ({ line }) => {
+    type World = { readonly bought: string[] };
+    const feedOn = async (world: World, wrap: <T extends object>(effects: T) => T) => {
+      world.bought.push(...(await buyAll(line)));
+      await run(line, wrap(depsOf(line)));
+    };
+    const { undisturbed, crashes } = await everyCrash<World, unknown>({
+      open: async () => {
+        await line.clear();
+        await line.submit(inputs(25), "one");
+        await line.submit(inputs(3), "two");
+        return { bought: [] };
+      },
+      run: feedOn,
+      look: async (world) => {
+        for (let round = 0; round < 5; round++) await feedOn(world, (effects) => effects);
+        world.bought.push(...(await buyAll(line)));
+        return { bought: world.bought.toSorted(), ...(await line.look()) };
+      },
+    });
+    expect(crashes.map(({ diedAfter }) => diedAfter)).toContain("enqueueCreates");
+    expect(crashes.map(({ diedAfter }) => diedAfter)).toContain("advance");
+    expect(crashes.length).toBeGreaterThan(8);
+    for (const { diedAfter, seen } of crashes) expect(seen, `died after ${diedAfter}`).toEqual(undisturbed);
+    expect(undisturbed).toMatchObject({ bought: { length: 28 } });
+  });
+});

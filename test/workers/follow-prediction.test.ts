@@ -1,0 +1,293 @@
+import { describe, expect } from "vitest";
+import { keepEnding, readEnding } from "../../src/bucket/endings.ts";
+import type { ItemState } from "../../src/core/item.ts";
+import { type AttemptRef, type BatchId, errandId, QUEUE_NAMES } from "../../src/core/naming.ts";
+import { copyPriority } from "../../src/core/outputs.ts";
+import { DEFAULT_POLL_POLICY } from "../../src/core/polling.ts";
+import { type Prediction, predictionId } from "../../src/core/prediction.ts";
+import { HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
+import { ProviderAnswerError, ProviderError } from "../../src/providers/provider.ts";
+import type { FollowErrand } from "../../src/queues/queues.ts";
+import { type FollowDeps, followPrediction } from "../../workers/follow-prediction.ts";
+import { everyCrash } from "../support/crash.ts";
+import { ACCOUNT, type Line, NOON, predictionOf, test } from "../support/stages.ts";
+
+const { deadlineMs, graceMs } = DEFAULT_POLL_POLICY;
+const FILE = "https://replicate.delivery/a/out.png";
+
+type World = {
+  readonly line: Line;
+  readonly batch: BatchId;
+  readonly errand: FollowErrand;
+  readonly answer: () => Prediction;
+  readonly canceled: string[];
+  readonly warnings: string[];
+};
+
+/** An item whose prediction p1 was created at noon, `ageMs` ago. */
+async function openWorld(line: Line, answer: Prediction | Error, ageMs = 10 * SECOND): Promise<World> {
+  await line.clear();
+  const batch = await line.submit([{ prompt: "a" }]);
+  const ref: AttemptRef = { account: ACCOUNT, batch, index: 0, attempt: 1 };
+  await line.ledger.advance(ACCOUNT, batch, { before: 0, after: 1 }, [ref], NOON);
+  await line.ledger.move(ref, "claim", { nowMs: NOON, nonce: "n" });
+  await line.ledger.move(ref, "bind", { nowMs: NOON, predictionId: predictionId("p1") });
+  line.clock.forward(ageMs);
+  return {
+    line,
+    batch,
+    errand: { ...ref, predictionId: predictionId("p1"), startedAtMs: NOON },
+    answer: () => {
+      if (answer instanceof Error) throw answer;
+      return answer;
+    },
+    canceled: [],
+    warnings: [],
+  };
+}
+
+function depsOf({ line, answer, canceled, warnings }: World): FollowDeps {
+  return {
+    provider: {
+      get: async () => answer(),
+      cancel: async (id) => {
+        canceled.push(id);
+        return answer();
+      },
+    },
+    move: line.ledger.move,
+    keepEnding: (ref, ending) => keepEnding(line.bucket, ref, ending),
+    enqueueCopy: line.queues.copy,
+    enqueueRecord: line.queues.record,
+    pauseAccount: async (reason) => {
+      await line.ledger.pauseAccount(ACCOUNT, reason);
+    },
+    warn: (message) => warnings.push(message),
+    clock: line.clock,
+    random: () => 0.5,
+    policy: DEFAULT_POLL_POLICY,
+  };
+}
+
+const signal = new AbortController().signal;
+const run = (world: World, deps = depsOf(world)) => followPrediction(world.errand, deps, signal);
+
+async function stand({ line, errand }: World) {
+  const { state, fields } = await line.ledger.readItem(errand);
+  const ending = fields.ending === undefined ? null : await readEnding(line.bucket, errand, fields.ending);
+  return {
+    state,
+    ending,
+    copies: await line.jobs(QUEUE_NAMES.copy),
+    records: (await line.jobs(QUEUE_NAMES.record)).map(({ id }) => id),
+  };
+}
+
+const succeeded = (output: unknown, fields: Partial<Prediction> = {}) =>
+  predictionOf("p1", { status: "succeeded", output, metrics: { predict_time: 1.5 }, ...fields });
+
+describe("a prediction that", () => {
+  test("runs is polled again, later and later", async ({ line }) => {
+    const seen: unknown[] = [];
+    for (const ageMs of [1 * SECOND, 10 * SECOND, MINUTE, HOUR]) {
+      const world = await openWorld(line, predictionOf("p1", { status: "processing" }), ageMs);
+      const outcome = await run(world);
+      seen.push(outcome.kind === "snooze" ? outcome.untilMs - line.clock() : outcome);
+      expect(await stand(world)).toEqual({ state: "running", ending: null, copies: [], records: [] });
+    }
+    expect(seen).toEqual([1_000, 2_500, 15_000, 30_000]);
+  });
+
+  test("has a status nobody knows is followed on, and told", async ({ line }) => {
+    const world = await openWorld(line, predictionOf("p1", { status: "unknown", statusWord: "pondering" }));
+    expect(await run(world)).toMatchObject({ kind: "snooze" });
+    expect(world.warnings).toEqual([expect.stringContaining('"pondering"')]);
+  });
+
+  test("succeeded with files is copied, by the expiry of its files", async ({ line }) => {
+    const createdAt = new Date(NOON + 3 * MINUTE).toISOString();
+    const world = await openWorld(line, succeeded([FILE, "words"], { createdAt }));
+    expect(await run(world)).toEqual({ kind: "done" });
+    const expiresAtMs = NOON + 3 * MINUTE + HOUR;
+    expect(await stand(world)).toMatchObject({
+      state: "copying",
+      ending: {
+        end: "saved",
+        error: null,
+        copied: [],
+        answer: { output: [FILE, "words"], metrics: { predict_time: 1.5 } },
+      },
+      copies: [{ id: errandId(world.errand), data: [ACCOUNT, expiresAtMs], priority: copyPriority(expiresAtMs) }],
+      records: [],
+    });
+  });
+
+  test("names no time of creation, or nonsense, is copied by the time of its intent", async ({ line }) => {
+    for (const createdAt of [null, "yesterday"]) {
+      const world = await openWorld(line, succeeded(FILE, { createdAt }));
+      await run(world);
+      expect((await stand(world)).copies).toMatchObject([{ data: [ACCOUNT, NOON + HOUR] }]);
+    }
+  });
+
+  test("succeeded without files goes straight to the record", async ({ line }) => {
+    for (const output of [null, "plain text", { score: 0.5, note: "Data: first, second" }, []]) {
+      const world = await openWorld(line, succeeded(output));
+      await run(world);
+      expect(await stand(world)).toMatchObject({
+        state: "recording",
+        ending: { end: "saved", answer: { output } },
+        copies: [],
+        records: [errandId(world.errand)],
+      });
+    }
+  });
+
+  test("has an answer too long for Redis leaves it in the bucket", async ({ line }) => {
+    const output = { text: "x".repeat(9_000), lone: "\ud800" };
+    const world = await openWorld(line, succeeded(output));
+    await run(world);
+    expect((await line.ledger.readItem(world.errand)).fields.ending?.length).toBeLessThan(100);
+    expect(await stand(world)).toMatchObject({ state: "recording", ending: { answer: { output } } });
+  });
+
+  test.for<readonly [string, Prediction, string | null]>([
+    ["failed", predictionOf("p1", { status: "failed", error: "NSFW" }), "NSFW"],
+    ["failed without a word", predictionOf("p1", { status: "failed" }), null],
+    ["was aborted", predictionOf("p1", { status: "aborted", error: "too old" }), "too old"],
+    [
+      "lost its data",
+      succeeded(null, { dataRemoved: true }),
+      "succeeded, but the provider has removed its data already",
+    ],
+  ])("%s is recorded as failed", async ([, prediction, error], { line }) => {
+    const world = await openWorld(line, prediction);
+    expect(await run(world)).toEqual({ kind: "done" });
+    expect(await stand(world)).toMatchObject({
+      state: "recording",
+      ending: { end: "failed", error, copied: [] },
+      records: [errandId(world.errand)],
+    });
+    expect(world.canceled).toEqual([]);
+  });
+
+  test("was canceled is recorded as canceled, and as failed where our deadline did it", async ({ line }) => {
+    for (const [ageMs, end] of [
+      [deadlineMs - 1, "canceled"],
+      [deadlineMs, "failed"],
+    ] as const) {
+      const world = await openWorld(line, predictionOf("p1", { status: "canceled" }), ageMs);
+      expect(await run(world)).toEqual({ kind: "done" });
+      const error = "the prediction was canceled at the provider";
+      expect(await stand(world)).toMatchObject({ state: "recording", ending: { end, error }, copies: [] });
+    }
+  });
+
+  test("is past its deadline is canceled and followed on, and in the end given up", async ({ line }) => {
+    const running = predictionOf("p1", { status: "processing" });
+    const overdue = await openWorld(line, running, deadlineMs);
+    expect(await run(overdue)).toEqual({ kind: "snooze", untilMs: NOON + deadlineMs + 30 * SECOND });
+    expect(overdue.canceled).toEqual(["p1"]);
+    expect((await stand(overdue)).state).toBe("running");
+
+    const hopeless = await openWorld(line, running, deadlineMs + graceMs);
+    expect(await run(hopeless)).toEqual({ kind: "done" });
+    expect(await stand(hopeless)).toMatchObject({ state: "recording", ending: { end: "failed", answer: null } });
+    expect((await stand(hopeless)).ending?.error).toMatch(/105 minutes.*may still run/);
+  });
+
+  test("can't be canceled, or not now, is followed on all the same", async ({ line }) => {
+    const world = await openWorld(line, predictionOf("p1", { status: "processing" }), deadlineMs);
+    const deps = depsOf(world);
+    const { get } = deps.provider;
+    expect(await run(world, { ...deps, provider: { get } })).toMatchObject({ kind: "snooze" });
+    const cancel = () => Promise.reject(new ProviderError("no", { kind: "unknown" }));
+    expect(await run(world, { ...deps, provider: { get, cancel } })).toMatchObject({ kind: "snooze" });
+    expect(world.warnings).toHaveLength(1);
+  });
+});
+
+describe("a poll that fails", () => {
+  const error = (status: number | null, retryAfterMs: number | null = null) =>
+    new ProviderError("no", {
+      kind: status === null || status >= 500 ? "unknown" : "refused",
+      status,
+      retryAfterMs,
+      detail: "words",
+    });
+
+  test.for<readonly [string, Error, ageMs: number, outcome: unknown, ItemState]>([
+    ["with 429 slows the queue down", error(429, 12_000), 10_000, { kind: "rate-limit", forMs: 12_000 }, "running"],
+    ["with 401 pauses the account", error(401), 10_000, { kind: "snooze", untilMs: NOON + 40_000 }, "running"],
+    ["with 500 is repeated", error(500), 10_000, { kind: "snooze", untilMs: NOON + 12_500 }, "running"],
+    ["without an answer is repeated", error(null), 10_000, { kind: "snooze", untilMs: NOON + 12_500 }, "running"],
+    ["with an early 404 is repeated", error(404), 10_000, { kind: "snooze", untilMs: NOON + 12_500 }, "running"],
+    ["with a late 404 fails the item", error(404), 6 * MINUTE, { kind: "done" }, "recording"],
+  ])("%s", async ([, failure, ageMs, outcome, state], { line }) => {
+    const world = await openWorld(line, failure, ageMs);
+    expect(await run(world)).toEqual(outcome);
+    expect((await stand(world)).state).toBe(state);
+    expect(await line.ledger.pausedReason(ACCOUNT)).toBe(
+      failure instanceof ProviderError && failure.status === 401 ? "401: words" : null,
+    );
+  });
+
+  test("because the provider's answer can't be read is thrown, so that somebody looks", async ({ line }) => {
+    const world = await openWorld(line, new ProviderAnswerError("what is this", { status: 200 }));
+    await expect(run(world)).rejects.toThrow("what is this");
+    expect((await stand(world)).state).toBe("running");
+  });
+
+  test("past the deadline still cancels, so that nobody pays on", async ({ line }) => {
+    const world = await openWorld(line, error(500), deadlineMs + SECOND);
+    const deps = depsOf(world);
+    await run(world, {
+      ...deps,
+      provider: {
+        ...deps.provider,
+        cancel: async (id) => {
+          world.canceled.push(id);
+          return predictionOf(id);
+        },
+      },
+    });
+    expect(world.canceled).toEqual(["p1"]);
+  });
+});
+
+describe("killed after any effect and run again twice,", () => {
+  const long = "x".repeat(9_000);
+  test.for<readonly [string, Prediction | Error, ageMs: number, effects: number]>([
+    ["a success with files", succeeded([FILE]), 10_000, 4],
+    ["a success with a long answer and files", succeeded([FILE, long]), 10_000, 4],
+    ["a success without files", succeeded("text"), 10_000, 4],
+    ["a failure", predictionOf("p1", { status: "failed", error: "no" }), 10_000, 4],
+    ["a poll of a running prediction", predictionOf("p1"), 10_000, 1],
+    ["a poll past the deadline", predictionOf("p1"), deadlineMs, 2],
+    ["a prediction given up", predictionOf("p1"), deadlineMs + graceMs, 4],
+  ])("%s ends as if nothing had happened", async ([, answer, ageMs, effects], { line }) => {
+    const { undisturbed, crashes } = await everyCrash({
+      open: () => openWorld(line, answer, ageMs),
+      run: (world, wrap) => run(world, wrap(depsOf(world))),
+      look: ({ line: { look } }) => look(),
+    });
+    expect(crashes).toHaveLength(effects);
+    for (const { diedAfter, seen } of crashes) expect(seen, `died after ${diedAfter}`).toEqual(undisturbed);
+  });
+
+  test("a follow that comes back late changes nothing of what copy and record made of a long answer", async ({
+    line,
+  }) => {
+    const world = await openWorld(line, succeeded([FILE, long]));
+    await run(world);
+    const { ending } = await stand(world);
+    if (ending === null) throw new Error("no ending");
+    const copied = [{ from: FILE, key: "k", url: "u", bytes: 1, sha256: "s", content_type: "image/png" }];
+    await line.ledger.move(world.errand, "finishCopy", {
+      nowMs: NOON,
+      set: { ending: await keepEnding(line.bucket, world.errand, { ...ending, copied }, "copied") },
+    });
+    await run(world);
+    expect(await stand(world)).toMatchObject({ state: "recording", ending: { end: "saved", copied } });
+  });
+});
