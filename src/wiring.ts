@@ -111,7 +111,7 @@ function openAccount({ token, ...known }: AccountConfig, opened: AsyncDisposable
   };
 }
 
-function openProvider(
+export function openProvider(
   { provider, baseUrl }: Pick<AccountConfig, "provider" | "baseUrl">,
   token: Secret,
 ): Provider & AsyncDisposable {

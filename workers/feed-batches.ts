@@ -80,7 +80,7 @@ async function feedRound(account: AccountName, room: number, deps: FeedDeps): Pr
   }));
 
   let fed = 0;
-  for (const [standing, share] of shareRoom(room, hungry)) {
+  for (const [standing, share] of shareRoom(room, hungry, Math.floor(deps.clock() / PAUSE_MS))) {
     if (share > 0) fed += await feedBatch(standing, Math.min(share, MAX_ROWS), deps);
   }
   return fed;

@@ -28,7 +28,11 @@ export async function runWorker(
 
   const reason = await stopped;
   log.info({ reason }, "stopping: running jobs may end");
-  for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => process.exit(1));
+  const firstAt = performance.now();
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    // Under npm one Ctrl-C comes twice: from the terminal, and handed on by npm.
+    process.on(signal, () => performance.now() - firstAt > SECOND && process.exit(1));
+  }
   const deadline = setTimeout(() => running.abort("the process is stopping"), DRAIN_MS);
   const lastResort = setTimeout(() => process.exit(1), DRAIN_MS + 5 * SECOND);
   await running.drain();

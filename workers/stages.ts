@@ -6,15 +6,16 @@ import { randomUUID } from "node:crypto";
 import type { Redis } from "ioredis";
 import type { Logger } from "pino";
 import { openAdmission, readInputJob } from "../src/batches/admit-single.ts";
+import { placeItems } from "../src/batches/place-items.ts";
 import { writeResults } from "../src/batches/write-results.ts";
 import { copyOutput } from "../src/bucket/copy-output.ts";
 import { openDownloadAgent } from "../src/bucket/download-agent.ts";
 import { keepEnding, readEnding } from "../src/bucket/endings.ts";
-import { placeRows, readRow } from "../src/bucket/input-parts.ts";
+import { readRow } from "../src/bucket/input-parts.ts";
 import { readReceipt, writeManifest, writeReceipt } from "../src/bucket/records.ts";
 import { rateWindow } from "../src/core/feeding.ts";
 import type { Errand } from "../src/core/keeping.ts";
-import { type AccountName, type AttemptRef, errandId, type ItemId } from "../src/core/naming.ts";
+import { type AttemptRef, errandId } from "../src/core/naming.ts";
 import { DEFAULT_POLL_POLICY, OUTPUT_LIFETIME_MS } from "../src/core/polling.ts";
 import { predictionId } from "../src/core/prediction.ts";
 import type { OpenItemFields } from "../src/ledger/ledger.ts";
@@ -31,14 +32,14 @@ import {
   recordQueue,
 } from "../src/queues/queues.ts";
 import type { Account, Services } from "../src/wiring.ts";
-import { admitInputs } from "./admit-inputs.ts";
-import { copyOutputs } from "./copy-outputs.ts";
-import { createPrediction } from "./create-prediction.ts";
-import { feedBatches } from "./feed-batches.ts";
-import { finishBatch } from "./finish-batch.ts";
-import { followPrediction } from "./follow-prediction.ts";
-import { keepItems } from "./keep-items.ts";
-import { recordMetrics } from "./record-metrics.ts";
+import { type AdmitDeps, admitInputs } from "./admit-inputs.ts";
+import { type CopyDeps, copyOutputs } from "./copy-outputs.ts";
+import { type CreateDeps, createPrediction } from "./create-prediction.ts";
+import { type FeedDeps, feedBatches } from "./feed-batches.ts";
+import { type FinishDeps, finishBatch } from "./finish-batch.ts";
+import { type FollowDeps, followPrediction } from "./follow-prediction.ts";
+import { type KeepDeps, keepItems } from "./keep-items.ts";
+import { type RecordDeps, recordMetrics } from "./record-metrics.ts";
 
 export const STAGES = ["admit", "feed", "create", "follow", "copy", "record", "finish", "keep"] as const;
 export type Stage = (typeof STAGES)[number];
@@ -94,9 +95,9 @@ async function setRates({ ledger, queues }: Services, account: Account): Promise
 function admit(services: Services, log: Logger): Consumer {
   const { bucket, ledger, queues, accounts } = services;
   const admission = openAdmission({ bucket, ledger, queues, clock: Date.now });
-  const deps = {
-    readInput: (job: Parameters<typeof readInputJob>[0]) => readInputJob(job, accounts),
-    admit: (input: Parameters<typeof admission.admit>[0]): Promise<ItemId> => admission.admit(input),
+  const deps: AdmitDeps = {
+    readInput: (job) => readInputJob(job, accounts),
+    admit: admission.admit,
   };
   return consume(inputsQueue, (job, _signal) => admitInputs(job, deps), at(services, log));
 }
@@ -104,18 +105,14 @@ function admit(services: Services, log: Logger): Consumer {
 function feed(services: Services, log: Logger): Consumer {
   const { bucket, ledger, queues, accounts } = services;
   const rates = new Map(accounts.map((account) => [account.name, account.createsPerMinute]));
-  const deps = {
+  const deps: Omit<FeedDeps, "createsPerMinute"> = {
     pausedReason: ledger.pausedReason,
     createBacklog: queues.createBacklog,
     savingBacklog: queues.savingBacklog,
     unfedBatches: ledger.unfedBatches,
     standing: ledger.standing,
     returnedRows: ledger.returnedRows,
-    async placeRows(account: AccountName, batch: AttemptRef["batch"], index: number, count: number) {
-      const part = await ledger.partOf(account, batch, index);
-      const places = await placeRows(bucket, batch, part, index, count);
-      return places.map((place) => ({ ...place, part: part.part }));
-    },
+    placeRows: (account, batch, index, count) => placeItems({ bucket, ledger }, account, batch, index, count),
     enqueueCreates: queues.create,
     advance: ledger.advance,
     clock: Date.now,
@@ -129,12 +126,12 @@ function feed(services: Services, log: Logger): Consumer {
 
 function create(services: Services, account: Account, log: Logger): Consumer {
   const { bucket, ledger, queues } = services;
-  const deps = {
-    readRow: (errand: Parameters<typeof createPrediction>[0]) => readRow(bucket, errand.batch, errand.place),
+  const deps: CreateDeps = {
+    readRow: ({ batch, place }) => readRow(bucket, batch, place),
     move: ledger.move,
     provider: account.speak,
     pauseAccount: pauser(services, account, log),
-    keepEnding: (ref: AttemptRef, ending: Parameters<typeof keepEnding>[2]) => keepEnding(bucket, ref, ending),
+    keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
     enqueueFollow: queues.follow,
     enqueueRecord: queues.record,
     nonce: randomUUID,
@@ -151,14 +148,14 @@ function create(services: Services, account: Account, log: Logger): Consumer {
 
 function follow(services: Services, account: Account, log: Logger): Consumer {
   const { bucket, ledger, queues } = services;
-  const deps = {
+  const deps: FollowDeps = {
     provider: account.speak,
     move: ledger.move,
-    keepEnding: (ref: AttemptRef, ending: Parameters<typeof keepEnding>[2]) => keepEnding(bucket, ref, ending),
+    keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
     enqueueCopy: queues.copy,
     enqueueRecord: queues.record,
     pauseAccount: pauser(services, account, log),
-    warn: (message: string) => log.warn({ account: account.name }, message),
+    warn: (message) => log.warn({ account: account.name }, message),
     clock: Date.now,
     random: Math.random,
     policy: DEFAULT_POLL_POLICY,
@@ -174,19 +171,14 @@ function copy(services: Services, log: Logger): Consumer {
   const { bucket, ledger, queues, accounts, outputHosts } = services;
   const agent = openDownloadAgent({ hosts: outputHosts });
   const tokens = new Map(accounts.map((account) => [account.name, account.fileToken]));
-  const deps = {
+  const deps: CopyDeps = {
     readItem: ledger.readItem,
-    readEnding: (ref: AttemptRef, kept: string) => readEnding(bucket, ref, kept),
-    keepEnding: (ref: AttemptRef, ending: Parameters<typeof keepEnding>[2]) =>
-      keepEnding(bucket, ref, ending, "copied"),
-    copyFile: (ref: AttemptRef, file: Parameters<typeof copyOutput>[2], signal: AbortSignal) => {
+    readEnding: (ref, kept) => readEnding(bucket, ref, kept),
+    keepEnding: (ref, ending) => keepEnding(bucket, ref, ending, "copied"),
+    copyFile: (ref, file, signal) => {
       const access = tokens.get(ref.account);
-      const options = {
-        agent,
-        maxBytes: MAX_OUTPUT_BYTES,
-        ...(access && { token: access.token, tokenHosts: access.hosts }),
-      };
-      return copyOutput(bucket, ref, file, options, signal);
+      const shown = access && { token: access.token, tokenHosts: access.hosts };
+      return copyOutput(bucket, ref, file, { agent, maxBytes: MAX_OUTPUT_BYTES, ...shown }, signal);
     },
     move: ledger.move,
     enqueueRecord: queues.record,
@@ -204,14 +196,14 @@ function copy(services: Services, log: Logger): Consumer {
 
 function record(services: Services, log: Logger): Consumer {
   const { bucket, ledger, queues } = services;
-  const deps = {
+  const deps: RecordDeps = {
     readItem: ledger.readItem,
-    readEnding: (ref: AttemptRef, kept: string) => readEnding(bucket, ref, kept),
-    readReceipt: (ref: AttemptRef) => readReceipt(bucket, ref),
-    writeReceipt: (ref: AttemptRef, receipt: Parameters<typeof writeReceipt>[2]) => writeReceipt(bucket, ref, receipt),
+    readEnding: (ref, kept) => readEnding(bucket, ref, kept),
+    readReceipt: (ref) => readReceipt(bucket, ref),
+    writeReceipt: (ref, receipt) => writeReceipt(bucket, ref, receipt),
     move: ledger.move,
     reply: queues.reply,
-    enqueueFinish: (ref: AttemptRef) => queues.finish(ref.account, ref.batch),
+    enqueueFinish: ({ account, batch }) => queues.finish(account, batch),
     clock: Date.now,
   };
   return consume(recordQueue, (ref, _signal) => recordMetrics(ref, deps), at(services, log));
@@ -219,30 +211,26 @@ function record(services: Services, log: Logger): Consumer {
 
 function finish(services: Services, log: Logger): Consumer {
   const { bucket, ledger } = services;
-  const deps = {
-    standing: ({ account, batch }: { account: AccountName; batch: AttemptRef["batch"] }) =>
-      ledger.standing(account, batch),
-    writeResults: (standing: Parameters<typeof writeResults>[1], signal: AbortSignal) =>
-      writeResults({ bucket, ledger }, standing, signal),
-    writeManifest: (batch: AttemptRef["batch"], manifest: Readonly<Record<string, unknown>>) =>
-      writeManifest(bucket, batch, manifest),
-    noteFinished: ({ account, batch }: { account: AccountName; batch: AttemptRef["batch"] }, nowMs: number) =>
-      ledger.finishBatch(account, batch, nowMs),
+  const deps: FinishDeps = {
+    standing: ({ account, batch }) => ledger.standing(account, batch),
+    writeResults: (standing, signal) => writeResults({ bucket, ledger }, standing, signal),
+    writeManifest: (batch, manifest) => writeManifest(bucket, batch, manifest),
+    noteFinished: ({ account, batch }, nowMs) => ledger.finishBatch(account, batch, nowMs),
     clock: Date.now,
   };
   return consume(finishQueue, (errand, signal) => finishBatch(errand, deps, signal), at(services, log));
 }
 
 function keep(services: Services, log: Logger): Consumer {
-  const { bucket, ledger, queues, accounts } = services;
-  const deps = {
+  const { ledger, queues, accounts } = services;
+  const deps: KeepDeps = {
     accounts: accounts.map((account) => account.name),
     untouched: ledger.untouched,
     readItem: ledger.readItem,
     touch: ledger.touch,
     close: ledger.close,
-    revive,
-    reviveFeed: async (account: AccountName) => {
+    revive: (ref, errand, fields) => revive(services, ref, errand, fields),
+    reviveFeed: async (account) => {
       await queues.retryFailed(feedQueue.name, feedJobId(account));
       await queues.wakeFeed(account);
     },
@@ -252,33 +240,38 @@ function keep(services: Services, log: Logger): Consumer {
     clock: Date.now,
   };
   return consume(keepQueue, (_nothing, signal) => keepItems(deps, signal), at(services, log));
+}
 
-  async function revive(ref: AttemptRef, errand: Errand, fields: Partial<OpenItemFields>): Promise<void> {
-    const startedAtMs = fields.intent_at === undefined ? Date.now() : Number(fields.intent_at);
-    const id = errandId(ref);
-    switch (errand) {
-      case "create": {
-        if (await queues.retryFailed(createQueue(ref.account).name, id)) return;
-        const part = await ledger.partOf(ref.account, ref.batch, ref.index);
-        const [place] = await placeRows(bucket, ref.batch, part, ref.index, 1);
-        if (place !== undefined) await queues.create([{ ...ref, place: { ...place, part: part.part } }], "file");
-        return;
-      }
-      case "follow":
-        if (await queues.retryFailed(followQueue(ref.account).name, id)) return;
-        if (fields.prediction_id !== undefined) {
-          await queues.follow(ref, { id: predictionId(fields.prediction_id), startedAtMs }, 0);
-        }
-        return;
-      case "copy":
-        if (!(await queues.retryFailed(copyQueue.name, id))) await queues.copy(ref, startedAtMs + OUTPUT_LIFETIME_MS);
-        return;
-      case "record":
-        if (!(await queues.retryFailed(recordQueue.name, id))) await queues.record(ref);
-        return;
-      default:
-        errand satisfies never;
+/** Gives an attempt its errand again: a failed one its tries, a missing one itself; one that is there stays as it is. */
+async function revive(
+  { bucket, ledger, queues }: Services,
+  ref: AttemptRef,
+  errand: Errand,
+  fields: Partial<OpenItemFields>,
+): Promise<void> {
+  const id = errandId(ref);
+  const startedAtMs = fields.intent_at === undefined ? Date.now() : Number(fields.intent_at);
+  switch (errand) {
+    case "create": {
+      if (await queues.retryFailed(createQueue(ref.account).name, id)) return;
+      const [place] = await placeItems({ bucket, ledger }, ref.account, ref.batch, ref.index, 1);
+      if (place !== undefined) await queues.create([{ ...ref, place }], "file");
+      return;
     }
+    case "follow": {
+      if (await queues.retryFailed(followQueue(ref.account).name, id)) return;
+      if (fields.prediction_id === undefined) throw new Error(`${id} is running, but Redis holds no prediction for it`);
+      await queues.follow(ref, { id: predictionId(fields.prediction_id), startedAtMs }, 0);
+      return;
+    }
+    case "copy":
+      if (!(await queues.retryFailed(copyQueue.name, id))) await queues.copy(ref, startedAtMs + OUTPUT_LIFETIME_MS);
+      return;
+    case "record":
+      if (!(await queues.retryFailed(recordQueue.name, id))) await queues.record(ref);
+      return;
+    default:
+      errand satisfies never;
   }
 }
 

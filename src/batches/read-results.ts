@@ -6,13 +6,14 @@
  */
 
 import type { Bucket } from "../bucket/bucket.ts";
-import { placeRows, readRow } from "../bucket/input-parts.ts";
+import { readRow } from "../bucket/input-parts.ts";
 import { readReceipt } from "../bucket/records.ts";
 import { shownAs } from "../core/batch.ts";
 import { type ItemByte, isEnd } from "../core/item.ts";
 import { type AccountName, type BatchId, itemId } from "../core/naming.ts";
 import { type ResultLine, resultLineOf } from "../core/receipt.ts";
 import type { Ledger } from "../ledger/ledger.ts";
+import { placeItems } from "./place-items.ts";
 
 export type ResultsSource = {
   readonly bucket: Bucket;
@@ -64,9 +65,8 @@ async function readResult(
     const receipt = await readReceipt(bucket, { batch, index, attempt });
     if (receipt !== null) return resultLineOf(receipt);
   }
-  const part = await ledger.partOf(account, batch, index);
-  const [place] = await placeRows(bucket, batch, part, index, 1);
-  const row = place === undefined ? undefined : await readRow(bucket, batch, { ...place, part: part.part });
+  const [place] = await placeItems({ bucket, ledger }, account, batch, index, 1);
+  const row = place === undefined ? undefined : await readRow(bucket, batch, place);
   const { fields } = await ledger.readItem({ account, batch, index });
   const shown = shownAs(state);
   return {

@@ -15,7 +15,7 @@ export function sayEnd(bucket: Pick<Bucket, "urlOf">, report: BatchReport): void
   for (const line of endLines(bucket, report)) say(line);
 }
 
-export function endLines(bucket: Pick<Bucket, "urlOf">, report: BatchReport): readonly string[] {
+function endLines(bucket: Pick<Bucket, "urlOf">, report: BatchReport): readonly string[] {
   const { batch, account, metrics, paused, finished_at: finishedAt } = report;
   const results = OBJECT_KEYS.results(batch);
   const lines = [];

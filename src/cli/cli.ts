@@ -8,6 +8,7 @@
 
 import { Command, CommanderError } from "commander";
 import { demoCommand } from "./demo.ts";
+import { doctorCommand } from "./doctor.ts";
 import { emulatorCommand } from "./emulator.ts";
 import { failureLines } from "./failures.ts";
 import { endWithReader, OUTLAST, say } from "./output.ts";
@@ -29,6 +30,7 @@ const COMMANDS = [
   resumeCommand,
   workerCommand,
   emulatorCommand,
+  doctorCommand,
 ];
 
 const HELP = `

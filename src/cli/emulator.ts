@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { Command, InvalidArgumentError } from "commander";
 import { startEmulator } from "../emulator/emulator.ts";
 import { OUTLAST, print, say } from "./output.ts";
+import { listenForEnd } from "./signals.ts";
 
 const DEFAULT_TOKEN = "r8_emulator";
 const DEFAULT_KEY = "sk-emulator";
@@ -43,6 +44,7 @@ export function emulatorCommand(): Command {
     .option("--expiry-ms <n>", "from creation to the removal of its files (default: an hour)", whole)
     .addHelpText("after", HELP)
     .action(async (flags: Flags) => {
+      using end = listenForEnd();
       const { runMs, queueMs, ...options } = flags;
       await using emulator = await startEmulator({
         ...options,
@@ -58,7 +60,7 @@ export function emulatorCommand(): Command {
       await print(`COMETAPI_KEY=${DEFAULT_KEY}`);
       await print(`OUTLAST_COMETAPI_BASE_URL=${emulator.cometUrl}`);
       await print(`OUTLAST_OUTPUT_HOSTS=${new URL(emulator.filesUrl).host}`);
-      await Promise.race([once(process, "SIGINT"), once(process, "SIGTERM")]);
+      if (!end.signal.aborted) await once(end.signal, "abort");
       say("the emulator ends; its files and books are gone with it");
     });
 }

@@ -31,7 +31,7 @@ export function openFileNames(): (named: Named) => string {
   };
 }
 
-export function safeStem(id: string): string {
+function safeStem(id: string): string {
   const kept = id
     .normalize("NFC")
     .replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}/\\<>:"|?*]/gu, "_")

@@ -25,7 +25,8 @@ export function openLiveLines(terminal: WriteStream): LiveLines {
 
   return {
     get width() {
-      return Math.max((terminal.columns || 80) - 1, 1); // a full line would wrap on some terminals
+      // A full line would wrap on some terminals, and the ^C that a terminal echoes behind it on all of them.
+      return Math.max((terminal.columns || 80) - 3, 1);
     },
     draw(lines) {
       if (lines.join("\n") === drawn.join("\n")) return;

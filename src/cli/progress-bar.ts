@@ -1,8 +1,9 @@
 /**
  * How a batch's progress looks: a report → text of a given width. Pure; `live-lines.ts` puts it on a terminal.
  *
- *     ████████████████████▒▒░░░░░░░░░░░░░░░░░░░░░░░░  44 %   718 of 1,632
- *     saved 712 · failed 6 · in flight 41 · waiting 873     9.8/s · about 1 min 33 s left: the limit of 600 creates a minute
+ *     ███████████████████▒▒░░░░░░░░░░░░░░░░░░░░░░   43 %     718 of 1,632
+ *     saved 712 · failed 6 · in flight 41 · waiting 873
+ *     9.8/s, about 1 min 33 s left: the limit of 600 creates a minute
  */
 
 import type { BatchReport } from "../batches/report-batch.ts";
@@ -10,7 +11,7 @@ import type { Estimate } from "../core/batch.ts";
 import { HOUR, MINUTE, SECOND } from "../core/time.ts";
 import { cut, textColumns } from "./columns.ts";
 
-export type Style = "green" | "red" | "yellow" | "cyan" | "dim" | "bold";
+type Style = "green" | "red" | "yellow" | "cyan" | "dim" | "bold";
 /** Colours a piece of text, or leaves it as it is. */
 export type Paint = (style: Style, text: string) => string;
 export const PLAIN: Paint = (_style, text) => text;
@@ -22,14 +23,15 @@ export type View = {
   readonly estimate: Estimate;
 };
 
-/** Two lines; neither is wider than `width` columns. */
+/** Three lines, or two where there is room; none is wider than `width` columns. */
 export function barLines({ report, perSecond, estimate }: View, width: number, paint: Paint): readonly string[] {
   const ended = report.saved + report.failed + report.canceled;
   const share = report.items === 0 ? 100 : Math.floor((ended / report.items) * 100);
-  const tail = `  ${String(share).padStart(3)} %   ${number(ended).padStart(number(report.items).length)} of ${number(report.items)}`;
-  const bar = barOf(report, Math.max(Math.min(width - tail.length, MAX_BAR), 0), paint);
-  const first = bar === "" ? cut(tail.trim(), width) : `${bar}${tail}`;
-  return [first, secondLine(report, paceOf(report, perSecond, estimate), width, paint)];
+  const of = number(report.items);
+  const tail = `  ${String(share).padStart(3)} %   ${number(ended).padStart(of.length)} of ${of}`;
+  const bar = barOf(report, Math.min(width - tail.length, MAX_BAR), paint);
+  const first = bar === "" ? cut(tail, width) : `${bar}${tail}`;
+  return [first, ...wordLines(report, paceOf(report, perSecond, estimate), width, paint)];
 }
 
 /** One line for a log, where nothing can be redrawn. */
@@ -110,17 +112,20 @@ function countsOf(report: BatchReport) {
   return COUNTS.map(({ of, word, style }) => ({ word, style, count: report[of] })).filter(({ count }) => count > 0);
 }
 
-/** Counts in colour, then the pace, cut where the terminal ends. */
-function secondLine(report: BatchReport, pace: string, width: number, paint: Paint): string {
+/** Counts in colour, then the pace; on one line only by the terminal's width, so that nothing jumps. */
+function wordLines(report: BatchReport, pace: string, width: number, paint: Paint): readonly string[] {
   const counts = countsOf(report).map(({ word, count, style }) => ({ text: `${word} ${number(count)}`, style }));
   const plain = counts.map(({ text }) => text).join(" · ");
-  if (textColumns(plain) > width) return cut(plain, width);
-  const painted = counts.map(({ text, style }) => paint(style, text)).join(" · ");
+  const fits = textColumns(plain) <= width;
+  const painted = fits ? counts.map(({ text, style }) => paint(style, text)).join(" · ") : cut(plain, width);
+  if (width < WIDE) return [painted, cut(pace, width)];
   const room = width - textColumns(plain) - GAP.length;
-  return room < 12 || pace === "" ? painted : `${painted}${GAP}${cut(pace, room)}`;
+  return [pace === "" || room < SHORTEST_PACE ? painted : `${painted}${GAP}${cut(pace, room)}`];
 }
 
+const WIDE = 115;
 const GAP = "    ";
+const SHORTEST_PACE = 12;
 
 /** The rate, the time left, and why then; what the reason says itself isn't said twice. */
 function paceOf(report: BatchReport, perSecond: number, { etaMs, reason }: Estimate): string {

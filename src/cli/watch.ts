@@ -14,13 +14,12 @@ import { canRedraw, openLiveLines, paintFor } from "./live-lines.ts";
 import { OUTLAST, printJson, say } from "./output.ts";
 import { barLines, plainLine, type View } from "./progress-bar.ts";
 import { commandConfig } from "./settings.ts";
+import { INTERRUPTED, listenForEnd } from "./signals.ts";
 import { openTrack } from "./track.ts";
 
 /** How often a bar is drawn again at most, and how often a line is written at most. */
 const REDRAW_MS = 200;
 const LINE_MS = 5 * SECOND;
-/** What shells expect of a program that Ctrl-C ended. */
-const INTERRUPTED = 130;
 
 export function watchCommand(): Command {
   return new Command("watch")
@@ -41,14 +40,9 @@ export async function watchBatch(
   batch: Batch,
   { json }: { readonly json: boolean },
 ): Promise<number> {
-  const stop = new AbortController();
-  const interrupt = () => stop.abort();
-  const signals = ["SIGINT", "SIGTERM"] as const;
-  for (const signal of signals) process.once(signal, interrupt);
-  const last = await showBatch(services, batch, stop.signal).finally(() => {
-    for (const signal of signals) process.off(signal, interrupt);
-  });
-  if (stop.signal.aborted || last === null) {
+  using end = listenForEnd();
+  const last = await showBatch(services, batch, end.signal);
+  if (end.signal.aborted || last === null) {
     say(`the batch goes on without being watched; to look again: ${OUTLAST} watch ${batch.id}`);
     return INTERRUPTED;
   }

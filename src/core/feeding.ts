@@ -31,13 +31,15 @@ export type Hungry<Id> = { readonly id: Id; readonly kind: "file" | "singles"; r
 /**
  * Shares `room` places among batches: singles first, but at most half the room while files wait too; the rest in
  * equal turns, so that a small batch isn't stuck behind a large one. The first of the list gets the odd ones:
- * rotate it from feed to feed.
+ * rotate it from feed to feed. `feed` counts the feeds: in every other one the odd half is the singles', or with room
+ * for one row at a time, as slow limits have it, files would never have a turn.
  */
-export function shareRoom<Id>(room: number, hungry: readonly Hungry<Id>[]): ReadonlyMap<Id, number> {
+export function shareRoom<Id>(room: number, hungry: readonly Hungry<Id>[], feed: number): ReadonlyMap<Id, number> {
   const singles = hungry.filter((batch) => batch.kind === "singles");
   const files = hungry.filter((batch) => batch.kind === "file");
   const filesWant = sum(files.map((batch) => batch.rows));
-  const singlesRoom = Math.max(Math.ceil(room / 2), room - filesWant);
+  const half = feed % 2 === 0 ? Math.ceil(room / 2) : Math.floor(room / 2);
+  const singlesRoom = Math.max(half, room - filesWant);
   const shares = new Map(evenly(Math.min(singlesRoom, room), singles));
   for (const [id, share] of evenly(room - sum([...shares.values()]), files)) shares.set(id, share);
   return shares;

@@ -5,7 +5,7 @@
  * statuses: Replicate's error pages, and recorded answers of its API.
  */
 
-import { MINUTE, SECOND } from "./time.ts";
+import { HOUR, MINUTE, SECOND } from "./time.ts";
 
 /** The fields of a provider's failure that decide what happens next; `ProviderError` has them. */
 export type Failure = {
@@ -29,7 +29,8 @@ export type CreateDecision =
 
 const UNREACHABLE_PAUSE_MS = 5 * SECOND;
 const DEFAULT_429_PAUSE_MS = 10 * SECOND;
-const LONGEST_PAUSE_MS = 10 * MINUTE;
+/** As long as the longest wait that is read from an answer (`retry-after.ts`): what was asked for is never undercut. */
+const LONGEST_PAUSE_MS = HOUR;
 
 /** `jitter` is a random number in [0, 1). */
 export function decideAfterCreate(failure: Failure, jitter: number): CreateDecision {

@@ -36,15 +36,15 @@ export type JobPageDeps = {
 
 /** What the states mean to somebody who sees one. */
 const STATE_WORDS = {
-  waiting: "waiting to be bought",
-  claimed: "being bought: its intent is written, the provider hasn't answered yet",
-  running: "bought; the prediction runs at the provider",
-  copying: "succeeded; its files are being copied into the bucket",
-  recording: "over; its receipt is being written",
-  saved: "saved: its outputs and the receipt are in the bucket",
-  failed: "failed; the receipt says why",
-  canceled: "canceled",
-  unclear: "unclear: a request was sent and nobody knows whether it was accepted, so it isn't sent again",
+  waiting: "its turn to be bought hasn't come",
+  claimed: "it is being bought: its intent is written, the provider hasn't answered yet",
+  running: "it is bought, and runs at the provider",
+  copying: "the prediction succeeded; its files are being copied into the bucket",
+  recording: "it is over; its receipt is being written",
+  saved: "its outputs and the receipt are in the bucket",
+  failed: "its receipt says why",
+  canceled: "it isn't bought, or not waited for any more",
+  unclear: "a request was sent, and nobody knows whether it was accepted; so it isn't sent again",
 } as const satisfies Record<ItemState, string>;
 
 export function jobPages(deps: JobPageDeps): FastifyPluginAsync {
@@ -91,7 +91,7 @@ async function jobPage(ref: AttemptRef, deps: JobPageDeps): Promise<Html> {
   return page(
     `item ${ref.index}, attempt ${ref.attempt}`,
     html`
-      <p class="state ${state}"><b>${state}</b> ${STATE_WORDS[state]}</p>
+      <p class="state ${state}"><b>${state}</b>: ${STATE_WORDS[state]}</p>
       ${isLatest ? null : html`<p>This attempt was followed by <a href="/jobs/${errandId({ ...ref, attempt: item.attempt })}">attempt ${item.attempt}</a>.</p>`}
       ${facts([
         [

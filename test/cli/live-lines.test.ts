@@ -17,7 +17,7 @@ describe("live lines", () => {
     const { asTerminal, written } = terminal(40);
     {
       using lines = openLiveLines(asTerminal);
-      expect(lines.width).toBe(39);
+      expect(lines.width).toBe(37);
       lines.draw(["one", "two"]);
       expect(written()).toBe("\u001b[?25l\r\u001b[Jone\ntwo");
       lines.draw(["one", "two"]);

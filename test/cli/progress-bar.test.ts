@@ -46,7 +46,8 @@ describe("a bar", () => {
       seen: view({ waiting: 1_632 }, { estimate: { ...LIMIT, etaMs: 163 * SECOND } }),
       lines: [
         "░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░    0 %       0 of 1,632",
-        "waiting 1,632    about 2 min 43 s left: the limit of 600 creates a minu…",
+        "waiting 1,632",
+        "about 2 min 43 s left: the limit of 600 creates a minute",
       ],
     },
     {
@@ -54,7 +55,8 @@ describe("a bar", () => {
       seen: view({ saved: 712, failed: 6, in_flight: 41, waiting: 873 }, { perSecond: 9.81, estimate: LIMIT }),
       lines: [
         "██████████████████████▒░░░░░░░░░░░░░░░░░░░░░░░░░   43 %     718 of 1,632",
-        "saved 712 · failed 6 · in flight 41 · waiting 873    9.8/s, about 1 min…",
+        "saved 712 · failed 6 · in flight 41 · waiting 873",
+        "9.8/s, about 1 min 33 s left: the limit of 600 creates a minute",
       ],
     },
     {
@@ -65,7 +67,8 @@ describe("a bar", () => {
       ),
       lines: [
         "███████████████████████████████████████▒   99 %     999,999 of 1,000,000",
-        "saved 999,999 · in flight 1    210/s, about 1 s left: 1 still running",
+        "saved 999,999 · in flight 1",
+        "210/s, about 1 s left: 1 still running",
       ],
     },
     {
@@ -76,7 +79,8 @@ describe("a bar", () => {
       ),
       lines: [
         "███████████████████████████░░░░░░░░░░░░░░░░░░░░░░░░░░░   50 %    5 of 10",
-        "saved 5 · waiting 5    3.0/s: the account is paused: no\ufffd[31m credit",
+        "saved 5 · waiting 5",
+        "3.0/s: the account is paused: no\ufffd[31m credit",
       ],
     },
     {
@@ -87,16 +91,28 @@ describe("a bar", () => {
       ),
       lines: [
         "███████████████████████████████████████████████████▓   98 %    98 of 100",
-        "saved 90 · failed 8 · unclear 2    2 items unclear",
+        "saved 90 · failed 8 · unclear 2",
+        "2 items unclear",
       ],
     },
   ])("$title", ({ seen, lines }) => {
     expect(barLines(seen, 72, PLAIN)).toEqual(lines);
   });
 
-  test("on a narrow terminal it gives up the bar, then the pace, and never wraps", () => {
+  test("on a narrow terminal it gives up the bar, and never wraps", () => {
     const seen = view({ saved: 712, failed: 6, in_flight: 41, waiting: 873 }, { perSecond: 9.8, estimate: LIMIT });
-    expect(barLines(seen, 24, PLAIN)).toEqual(["43 % 718 of 1,632", "saved 712 · failed 6 ·…"]);
+    expect(barLines(seen, 24, PLAIN)).toEqual([
+      "43 % 718 of 1,632",
+      "saved 712 · failed 6 ·…",
+      "9.8/s, about 1 min 33 s…",
+    ]);
+  });
+
+  test("on a wide terminal counts and pace share a line", () => {
+    const seen = view({ saved: 712, failed: 6, in_flight: 41, waiting: 873 }, { perSecond: 9.8, estimate: LIMIT });
+    expect(barLines(seen, 140, PLAIN)[1]).toBe(
+      "saved 712 · failed 6 · in flight 41 · waiting 873    9.8/s, about 1 min 33 s left: the limit of 600 creates a minute",
+    );
   });
 
   test("it is as wide as it is told, whatever there is to say", () => {

@@ -127,7 +127,7 @@ export async function everyCrash<World, Seen>(
 export const heldQueue: QueueSpec<string> = {
   name: "test-held",
   read: (id) => id,
-  job: { attempts: 3, removeOnComplete: true },
+  job: { attempts: 3 },
   concurrency: 1,
 };
 

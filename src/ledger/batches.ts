@@ -1,0 +1,223 @@
+/** What Redis knows of batches: their hashes, which of them are to be fed, which aren't finished. */
+
+import type { Redis } from "ioredis";
+import { z } from "zod";
+import type { Batch, StateCounts } from "../core/batch.ts";
+import { ITEM_STATES, type ItemState, readItemByte, writeItemByte } from "../core/item.ts";
+import {
+  type AccountName,
+  type AttemptRef,
+  type BatchId,
+  errandId,
+  parseAccountName,
+  parseBatchId,
+  REDIS_KEYS,
+} from "../core/naming.ts";
+import { flat, type Scripts } from "./scripts.ts";
+
+export type BatchSums = {
+  readonly predict_time_ms: bigint;
+  readonly output_bytes: bigint;
+  readonly output_files: bigint;
+};
+
+export type BatchStanding = {
+  readonly batch: Batch;
+  readonly counts: StateCounts;
+  readonly cursor: number;
+  readonly parts: number;
+  /** Rows below the cursor that the feed is to give out again. */
+  readonly returned: number;
+  readonly sums: BatchSums;
+  readonly finishedAtMs: number | null;
+};
+
+const count = z.coerce.number().int().nonnegative().catch(0);
+const wholeNumber = z.string().regex(/^\d+$/).transform(BigInt).catch(0n);
+
+/** What Redis holds of a batch. Missing counters are zero: HINCRBY creates them. */
+const batchHash = z.object({
+  kind: z.enum(["file", "singles"]),
+  name: z.string(),
+  tenant: z.string(),
+  opened_at: z.coerce.number(),
+  finished_at: z.coerce.number().nullable().catch(null),
+  items: count,
+  cursor: count,
+  parts: count,
+  ...(Object.fromEntries(ITEM_STATES.map((state) => [state, count])) as Record<ItemState, typeof count>),
+  predict_time_ms: wholeNumber,
+  output_bytes: wholeNumber,
+  output_files: wholeNumber,
+});
+
+export function batchesOf(redis: Redis, scripts: Scripts) {
+  async function standing(account: AccountName, id: BatchId): Promise<BatchStanding | null> {
+    const [hash, returned] = await Promise.all([
+      redis.hgetall(REDIS_KEYS.batch(account, id)),
+      redis.scard(REDIS_KEYS.returned(account, id)),
+    ]);
+    if (Object.keys(hash).length === 0) return null;
+    const read = batchHash.parse(hash);
+    return {
+      batch: {
+        id,
+        account,
+        kind: read.kind,
+        name: read.name,
+        tenant: read.tenant,
+        items: read.items,
+        openedAtMs: read.opened_at,
+      },
+      counts: Object.fromEntries(ITEM_STATES.map((state) => [state, read[state]])) as Record<ItemState, number>,
+      cursor: read.cursor,
+      parts: read.parts,
+      returned,
+      sums: { predict_time_ms: read.predict_time_ms, output_bytes: read.output_bytes, output_files: read.output_files },
+      finishedAtMs: read.finished_at,
+    };
+  }
+
+  return {
+    /** Answers whether this call opened it; opening an open batch changes nothing. */
+    async openBatch(batch: Batch): Promise<boolean> {
+      await redis
+        .multi()
+        .hset(REDIS_KEYS.batchAccounts, batch.id, batch.account)
+        .zadd(REDIS_KEYS.batches, batch.openedAtMs, batch.id)
+        .exec();
+      const opened = await scripts.outlastOpenBatch(
+        REDIS_KEYS.batch(batch.account, batch.id),
+        REDIS_KEYS.unfed(batch.account),
+        REDIS_KEYS.unfinished(batch.account),
+        batch.id,
+        batch.openedAtMs,
+        batch.items,
+        ...flat({
+          kind: batch.kind,
+          name: batch.name,
+          tenant: batch.tenant,
+        }),
+      );
+      return opened === 1;
+    },
+
+    /** Adds a part to a batch of singles. `missing`: an earlier part isn't published yet. */
+    async publishPart(
+      batch: Pick<Batch, "id" | "account">,
+      part: {
+        readonly part: number;
+        readonly first: number;
+        readonly rows: number;
+        readonly voidIndexes: readonly number[];
+      },
+    ): Promise<"published" | "already" | "missing"> {
+      const { id, account } = batch;
+      const answer = await scripts.outlastPublishPart(
+        REDIS_KEYS.batch(account, id),
+        REDIS_KEYS.bytes(account, id),
+        REDIS_KEYS.parts(account, id),
+        REDIS_KEYS.unfed(account),
+        REDIS_KEYS.unfinished(account),
+        id,
+        part.part,
+        part.first,
+        part.rows,
+        writeItemByte({ attempt: 1, state: "canceled" }),
+        ...part.voidIndexes,
+      );
+      return answer === 1 ? "published" : answer === 0 ? "already" : "missing";
+    },
+
+    /** Which part holds an item, and the part's first index. A batch that came as a file has one part, number 0. */
+    async partOf(
+      account: AccountName,
+      batch: BatchId,
+      index: number,
+    ): Promise<{ readonly part: number; readonly first: number }> {
+      const [part, first] = await redis.zrevrangebyscore(
+        REDIS_KEYS.parts(account, batch),
+        index,
+        0,
+        "WITHSCORES",
+        "LIMIT",
+        0,
+        1,
+      );
+      return { part: Number(part ?? 0), first: Number(first ?? 0) };
+    },
+
+    standing,
+
+    async accountOf(batch: BatchId): Promise<AccountName | null> {
+      return parseAccountName((await redis.hget(REDIS_KEYS.batchAccounts, batch)) ?? "");
+    },
+
+    /** Newest first. */
+    async listBatches(limit: number): Promise<readonly BatchId[]> {
+      return ids(await redis.zrange(REDIS_KEYS.batches, 0, String(limit - 1), "REV"));
+    },
+
+    /** Oldest first. */
+    async unfinishedBatches(account: AccountName, limit: number): Promise<readonly BatchId[]> {
+      return ids(await redis.zrange(REDIS_KEYS.unfinished(account), 0, String(limit - 1)));
+    },
+
+    async finishBatch(account: AccountName, batch: BatchId, nowMs: number): Promise<void> {
+      await redis
+        .multi()
+        .hset(REDIS_KEYS.batch(account, batch), "finished_at", nowMs)
+        .zrem(REDIS_KEYS.unfinished(account), batch)
+        .zrem(REDIS_KEYS.unfed(account), batch)
+        .exec();
+    },
+
+    /** Batches with rows that haven't been fed, oldest first. */
+    async unfedBatches(account: AccountName, limit: number): Promise<readonly BatchId[]> {
+      return ids(await redis.zrange(REDIS_KEYS.unfed(account), 0, String(limit - 1)));
+    },
+
+    /** Rows whose claim was turned away, and which are to be given out again. */
+    async returnedRows(
+      account: AccountName,
+      batch: BatchId,
+      limit: number,
+    ): Promise<readonly { readonly index: number; readonly attempt: number }[]> {
+      const members = await redis.srandmember(REDIS_KEYS.returned(account, batch), limit);
+      const bytes = await Promise.all(
+        members.map((member) => redis.getrangeBuffer(REDIS_KEYS.bytes(account, batch), Number(member), Number(member))),
+      );
+      return members.map((member, at) => ({
+        index: Number(member),
+        attempt: readItemByte(bytes[at]?.[0] ?? 0).attempt,
+      }));
+    },
+
+    /** Notes what was enqueued. False: another feed was faster; nothing was changed. */
+    async advance(
+      account: AccountName,
+      batch: BatchId,
+      cursor: { readonly before: number; readonly after: number },
+      fed: readonly AttemptRef[],
+      nowMs: number,
+    ): Promise<boolean> {
+      const done = await scripts.outlastAdvance(
+        REDIS_KEYS.batch(account, batch),
+        REDIS_KEYS.bytes(account, batch),
+        REDIS_KEYS.open(account),
+        REDIS_KEYS.returned(account, batch),
+        REDIS_KEYS.unfed(account),
+        batch,
+        nowMs,
+        cursor.before,
+        cursor.after,
+        ...fed.flatMap((ref) => [ref.index, errandId(ref)]),
+      );
+      return done === 1;
+    },
+  };
+}
+
+function ids(members: readonly string[]): readonly BatchId[] {
+  return members.flatMap((member) => parseBatchId(member) ?? []);
+}

@@ -1,0 +1,151 @@
+/** Where items stand, and what the open ones need. The one transition is `move` (move.lua). */
+
+import type { Redis } from "ioredis";
+import { z } from "zod";
+import {
+  ITEM_STATES,
+  ITEM_STEPS,
+  type ItemByte,
+  type ItemState,
+  type ItemStep,
+  readItemByte,
+  stateNumber,
+} from "../core/item.ts";
+import {
+  type AccountName,
+  type AttemptRef,
+  type BatchId,
+  errandId,
+  parseErrandId,
+  REDIS_KEYS,
+} from "../core/naming.ts";
+import type { PredictionId } from "../core/prediction.ts";
+import type { BatchSums } from "./batches.ts";
+import { flat, type Scripts } from "./scripts.ts";
+
+export type MoveAnswer = {
+  readonly answer: "moved" | "already" | "paused" | "lost";
+  /** Where the item stands now. */
+  readonly state: ItemState;
+  readonly predictionId: PredictionId | null;
+  /** Items of the batch that haven't ended, unclear ones among them. */
+  readonly left: number;
+};
+
+export type MoveOptions = {
+  readonly nowMs: number;
+  /** For `claim` the nonce to write; for other steps: only if the item's intent carries it. */
+  readonly nonce?: string;
+  /** For `bind`. */
+  readonly predictionId?: PredictionId;
+  /** For `giveBack`: this errand ends here, so the feed is to give the row out again. */
+  readonly handBack?: boolean;
+  /** Fields of the item's hash to write with the step. */
+  readonly set?: Partial<OpenItemFields>;
+  /** What to add to the batch's sums with the step that ends the attempt; whole numbers. */
+  readonly sums?: Partial<BatchSums>;
+};
+
+/** An open item's hash: small, and deleted when its attempt ends. All values are text, as Redis keeps them. */
+export type OpenItemFields = {
+  readonly nonce: string;
+  readonly intent_at: string;
+  readonly prediction_id: string;
+  /** The row's own id, and where its producer wants the answer; kept here so that `record` needn't read the row. */
+  readonly row_id: string;
+  readonly reply_to: string;
+  /** How the attempt ends: JSON, or the word `bucket` where it is too large for here (`src/bucket/endings.ts`). */
+  readonly ending: string;
+};
+
+const moveReply = z.tuple([z.enum(["moved", "already", "paused", "lost"]), z.number(), z.string(), z.number()]);
+
+export function itemsOf(redis: Redis, scripts: Scripts) {
+  return {
+    async move(ref: AttemptRef, step: ItemStep, options: MoveOptions): Promise<MoveAnswer> {
+      const { account, batch, index, attempt } = ref;
+      const { from, to } = ITEM_STEPS[step];
+      const [answer, state, predictionId, left] = moveReply.parse(
+        await scripts.outlastMove(
+          REDIS_KEYS.bytes(account, batch),
+          REDIS_KEYS.batch(account, batch),
+          REDIS_KEYS.item(account, batch, index),
+          REDIS_KEYS.open(account),
+          REDIS_KEYS.unclear(account),
+          REDIS_KEYS.account(account),
+          REDIS_KEYS.returned(account, batch),
+          REDIS_KEYS.unfed(account),
+          JSON.stringify({
+            index,
+            attempt,
+            member: errandId(ref),
+            nowMs: String(options.nowMs),
+            from: from.map(stateNumber),
+            to: stateNumber(to),
+            nonce: options.nonce,
+            claim: step === "claim" || undefined,
+            prediction: options.predictionId,
+            handBack: options.handBack,
+            set: options.set && flat(options.set),
+            sums: options.sums && flat(options.sums),
+          }),
+        ),
+      );
+      return {
+        answer,
+        state:
+          ITEM_STATES[state] ?? raise(`Redis knows a state ${state} of ${errandId(ref)} that this version doesn't`),
+        predictionId: predictionId === "" ? null : (predictionId as PredictionId),
+        left,
+      };
+    },
+
+    /** Where an item stands, and its hash (empty once its attempt has ended). */
+    async readItem({
+      account,
+      batch,
+      index,
+    }: Omit<AttemptRef, "attempt">): Promise<ItemByte & { readonly fields: Partial<OpenItemFields> }> {
+      const [byte, fields] = await Promise.all([
+        redis.getrangeBuffer(REDIS_KEYS.bytes(account, batch), index, index),
+        redis.hgetall(REDIS_KEYS.item(account, batch, index)),
+      ]);
+      return { ...readItemByte(byte[0] ?? 0), fields };
+    },
+
+    /** States of up to 65,536 items from `start` on; items nobody has touched are `waiting`. */
+    async readStates(
+      account: AccountName,
+      batch: BatchId,
+      start: number,
+      length: number,
+    ): Promise<readonly ItemByte[]> {
+      const wanted = Math.min(length, 65_536);
+      if (wanted <= 0) return [];
+      const bytes = await redis.getrangeBuffer(REDIS_KEYS.bytes(account, batch), start, start + wanted - 1);
+      return Array.from({ length: wanted }, (_, at) => readItemByte(bytes[at] ?? 0));
+    },
+
+    /** Attempts that nobody has touched since `beforeMs`, the longest untouched first. */
+    async untouched(account: AccountName, beforeMs: number, limit: number): Promise<readonly AttemptRef[]> {
+      const members = await redis.zrange(REDIS_KEYS.open(account), 0, String(beforeMs), "BYSCORE", "LIMIT", 0, limit);
+      return members.flatMap((member) => {
+        const ref = parseErrandId(member);
+        return ref === null ? [] : [{ account, ...ref }];
+      });
+    },
+
+    async touch(ref: AttemptRef, nowMs: number): Promise<void> {
+      await redis.zadd(REDIS_KEYS.open(ref.account), "XX", nowMs, errandId(ref));
+    },
+
+    /** Takes a reference out of the open ones that isn't open: its attempt has ended, or a newer one has begun. */
+    async close(ref: AttemptRef): Promise<void> {
+      await redis.zrem(REDIS_KEYS.open(ref.account), errandId(ref));
+    },
+  };
+}
+
+function raise(message: string): never {
+  throw new Error(message);
+}
