@@ -16,10 +16,12 @@
  */
 
 import { randomUUID } from "node:crypto";
-import { chooseAccount, InputRefused, openAdmission, readInputJob } from "./batches/admit-single.ts";
+import { openAdmission } from "./batches/admit-single.ts";
 import { findBatch, followBatch, requireReport, UnknownBatch } from "./batches/follow-batch.ts";
+import { BatchForgotten } from "./batches/forgotten-batch.ts";
 import { readResults } from "./batches/read-results.ts";
 import type { BatchReport } from "./batches/report-batch.ts";
+import { chooseAccount, InputRefused, readInputJob } from "./batches/single-input.ts";
 import { type BadRow, BadRows, type RowReading, submitBatch } from "./batches/submit-batch.ts";
 import { BucketError } from "./bucket/bucket.ts";
 import { commandConfig } from "./cli/settings.ts";
@@ -32,7 +34,7 @@ import { RedisUnusable } from "./ledger/connect-redis.ts";
 import { openServices } from "./wiring.ts";
 
 export type { BadRow, BatchId, BatchReport, ItemId, KeptOutput, ResultLine };
-export { BadRows, BucketError, ConfigError, InputRefused, RedisUnusable, UnknownBatch };
+export { BadRows, BatchForgotten, BucketError, ConfigError, InputRefused, RedisUnusable, UnknownBatch };
 
 /** Everything may be left out: then the environment names it, or a running `outlast up` does. */
 export type ClientOptions = {
@@ -79,8 +81,8 @@ export type Enqueued = { readonly item: ItemId; readonly batch: BatchId; readonl
 export type BatchRow = Input & (TargetChoice | NoTarget);
 
 export type BatchOptions = (TargetChoice | NoTarget) & {
-  /** For people, and part of what makes it the same batch when it is submitted again. */
-  readonly name: string;
+  /** For people, and part of what makes it the same batch when it is submitted again. Default: `rows`. */
+  readonly name?: string;
   readonly account?: string;
   /** Only the first so many rows. */
   readonly limit?: number;
@@ -105,7 +107,7 @@ export interface Client extends AsyncDisposable {
    * Makes a batch of rows; of a large one, stream them. Every row is validated first: throws BadRows, with each bad
    * row's place (counted from 1), and then nothing was submitted.
    */
-  submit(rows: Iterable<BatchRow> | AsyncIterable<BatchRow>, options: BatchOptions): Promise<Submitted>;
+  submit(rows: Iterable<BatchRow> | AsyncIterable<BatchRow>, options?: BatchOptions): Promise<Submitted>;
   /**
    * How the batch stands, now and after each change (looked at once a second), until nothing more happens by itself:
    * all has ended, or what is left waits for a paused account or is unclear. Throws UnknownBatch.
@@ -137,7 +139,7 @@ export async function openClient(options: ClientOptions = {}): Promise<Client> {
       return { item, ...place };
     },
 
-    async submit(rows, { name, account, limit, again, ...choice }) {
+    async submit(rows, { name = "rows", account, limit, again, ...choice } = {}) {
       const chosen = chooseAccount(account, accounts);
       const batch = { name, tenant: "default", account: chosen, ...(limit !== undefined && { limit }) };
       return submitBatch(

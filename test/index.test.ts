@@ -65,6 +65,8 @@ describe("a batch", () => {
     expect(await submit()).toEqual({ ...first, fresh: false });
     expect((await submit({ again: true })).batch).not.toBe(first.batch);
     expect(await submit({ limit: 1 })).toMatchObject({ items: 1, fresh: true });
+    const unnamed = await client.submit([{ ...fox(1), ...MODEL }]);
+    expect(await client.status(unnamed.batch)).toMatchObject({ name: "rows", items: 1 });
   });
 
   test("with bad rows isn't submitted, and all of them are named", async ({ client }) => {
@@ -80,7 +82,7 @@ describe("a batch", () => {
       { line: 3, reason: 'the id "a" was given to row 1 already' },
     ]);
     await expect(client.submit([fox(1)], { name: "bad", model: "nonsense" })).rejects.toThrow(InputRefused);
-    await expect(client.submit([fox(1)], { name: "bad" })).rejects.toThrow(BadRows);
+    await expect(client.submit([fox(1)])).rejects.toThrow(BadRows);
   });
 
   test("that nobody knows is an error of its own", async ({ client }) => {

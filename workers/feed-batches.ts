@@ -6,13 +6,16 @@
  * take fair turns; singles come first, at most half of the room while files wait too. Nothing is fed while what was
  * bought can't be saved as fast: an output that expires unsaved is paid for in vain.
  *
+ * Rows go out by windows of 2,000, each noted in the bucket before its first row: who finds no note knows that none
+ * of its rows was bought. (A part of singles is its own note.)
+ *
  * If this process dies:
- *   before the errands are added   nothing has happened.
+ *   before the errands are added   nothing has happened, but for a note that is written again.
  *   before the cursor moves        the same rows are added again: dropped while their jobs exist, and else a claim
  *                                  that finds the item claimed already.
  */
 
-import { createQueueDepth, type Hungry, shareRoom } from "../src/core/feeding.ts";
+import { createQueueDepth, type Hungry, shareRoom, WINDOW_ROWS } from "../src/core/feeding.ts";
 import type { AccountName, AttemptRef, BatchId } from "../src/core/naming.ts";
 import type { StageOutcome } from "../src/core/outcome.ts";
 import { SECOND } from "../src/core/time.ts";
@@ -38,6 +41,11 @@ export type FeedDeps = {
     index: number,
     count: number,
   ) => Promise<readonly (RowPlace & { readonly index: number })[]>;
+  /** Rows of this window may be bought from now on. */
+  readonly noteWindow: (
+    batch: BatchId,
+    window: { readonly n: number; readonly first: number; readonly last: number },
+  ) => Promise<void>;
   readonly enqueueCreates: (errands: readonly CreateErrand[], kind: "file" | "singles") => Promise<void>;
   readonly advance: (
     account: AccountName,
@@ -60,7 +68,7 @@ const MAX_ROWS = 1_000;
 export async function feedBatches({ account }: AccountErrand, deps: FeedDeps): Promise<StageOutcome> {
   if ((await deps.pausedReason(account)) === null && (await deps.savingBacklog()) < MAX_SAVING_BACKLOG) {
     let room = createQueueDepth(deps.createsPerMinute) - (await deps.createBacklog(account));
-    // A feed that runs dry early (a part's end, a full script) goes round again; each round feeds at least one row.
+    // A feed that runs dry early (a part's or window's end, a full script) goes round again; each round feeds at least one row.
     for (let fed = 1; room > 0 && fed > 0; room -= fed) fed = await feedRound(account, room, deps);
   }
   return { kind: "snooze", untilMs: deps.clock() + PAUSE_MS };
@@ -95,8 +103,12 @@ async function feedBatch(standing: BatchStanding, share: number, deps: FeedDeps)
     const [place] = await deps.placeRows(account, batch, index, 1);
     if (place !== undefined) errands.push(errandOf(account, batch, attempt, place));
   }
-  const fresh = Math.min(share - errands.length, items - before);
+  const fresh = Math.min(share - errands.length, items - before, WINDOW_ROWS - (before % WINDOW_ROWS));
   const places = fresh > 0 ? await deps.placeRows(account, batch, before, fresh) : [];
+  if (kind === "file" && places.length > 0 && before % WINDOW_ROWS === 0) {
+    const last = Math.min(before + WINDOW_ROWS, items) - 1;
+    await deps.noteWindow(batch, { n: before / WINDOW_ROWS, first: before, last });
+  }
   errands.push(...places.map((place) => errandOf(account, batch, 1, place)));
 
   await deps.enqueueCreates(errands, kind);

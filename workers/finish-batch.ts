@@ -9,7 +9,7 @@
 import { progressOf } from "../src/core/batch.ts";
 import type { BatchId } from "../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../src/core/outcome.ts";
-import { DAY } from "../src/core/time.ts";
+import { DAY, HOUR } from "../src/core/time.ts";
 import type { BatchStanding } from "../src/ledger/ledger.ts";
 import type { BatchErrand } from "../src/queues/queues.ts";
 
@@ -24,6 +24,9 @@ export type FinishDeps = {
   readonly noteFinished: (errand: BatchErrand, nowMs: number) => Promise<void>;
   readonly clock: () => number;
 };
+
+/** An input that was admitted at the end of a day may be published a little later. */
+const LATE_MS = HOUR;
 
 export async function finishBatch(errand: BatchErrand, deps: FinishDeps, signal: AbortSignal): Promise<StageOutcome> {
   const standing = await deps.standing(errand);
@@ -56,5 +59,6 @@ export async function finishBatch(errand: BatchErrand, deps: FinishDeps, signal:
 function isOver({ batch, counts }: BatchStanding, nowMs: number): boolean {
   const { items, saved, failed, canceled } = progressOf(counts);
   if (saved + failed + canceled < items) return false;
-  return batch.kind === "file" || Math.floor(nowMs / DAY) > Math.floor(batch.openedAtMs / DAY);
+  const dayEndsAtMs = (Math.floor(batch.openedAtMs / DAY) + 1) * DAY;
+  return batch.kind === "file" || nowMs >= dayEndsAtMs + LATE_MS;
 }

@@ -5,14 +5,15 @@
 import { randomUUID } from "node:crypto";
 import type { Redis } from "ioredis";
 import type { Logger } from "pino";
-import { openAdmission, readInputJob } from "../src/batches/admit-single.ts";
+import { openAdmission } from "../src/batches/admit-single.ts";
 import { placeItems } from "../src/batches/place-items.ts";
+import { readInputJob } from "../src/batches/single-input.ts";
 import { writeResults } from "../src/batches/write-results.ts";
 import { copyOutput } from "../src/bucket/copy-output.ts";
 import { openDownloadAgent } from "../src/bucket/download-agent.ts";
 import { keepEnding, readEnding } from "../src/bucket/endings.ts";
 import { readRow } from "../src/bucket/input-parts.ts";
-import { readReceipt, writeManifest, writeReceipt } from "../src/bucket/records.ts";
+import { noteWindow, readReceipt, writeManifest, writeReceipt } from "../src/bucket/records.ts";
 import { rateWindow } from "../src/core/feeding.ts";
 import type { Errand } from "../src/core/keeping.ts";
 import { type AttemptRef, errandId } from "../src/core/naming.ts";
@@ -98,6 +99,8 @@ function admit(services: Services, log: Logger): Consumer {
   const deps: AdmitDeps = {
     readInput: (job) => readInputJob(job, accounts),
     admit: admission.admit,
+    warn: (fields, message) => log.warn(fields, message),
+    clock: Date.now,
   };
   return consume(inputsQueue, (job, _signal) => admitInputs(job, deps), at(services, log));
 }
@@ -113,6 +116,7 @@ function feed(services: Services, log: Logger): Consumer {
     standing: ledger.standing,
     returnedRows: ledger.returnedRows,
     placeRows: (account, batch, index, count) => placeItems({ bucket, ledger }, account, batch, index, count),
+    noteWindow: (batch, window) => noteWindow(bucket, batch, window, Date.now()),
     enqueueCreates: queues.create,
     advance: ledger.advance,
     clock: Date.now,
@@ -255,7 +259,8 @@ async function revive(
     case "create": {
       if (await queues.retryFailed(createQueue(ref.account).name, id)) return;
       const [place] = await placeItems({ bucket, ledger }, ref.account, ref.batch, ref.index, 1);
-      if (place !== undefined) await queues.create([{ ...ref, place }], "file");
+      const kind = (await ledger.standing(ref.account, ref.batch))?.batch.kind;
+      if (place !== undefined && kind !== undefined) await queues.create([{ ...ref, place }], kind);
       return;
     }
     case "follow": {

@@ -11,7 +11,7 @@
  *   3. published                its rows are fed, whether or not their producers heard of it.
  *
  * The same identity with the same input is the same item; with another input it is refused. Two writers that race
- * with one identity both write a part; the identity names one row, and the other's row is void: canceled, never fed.
+ * with one identity both write a part; the identity names one row, and the other's row is void: canceled, never bought.
  */
 
 import { createHash } from "node:crypto";
@@ -21,83 +21,16 @@ import type { Bucket } from "../bucket/bucket.ts";
 import { encodeIndex, parseRow, type StoredRow } from "../bucket/input-parts.ts";
 import { type Identity, readBatch, readIdentity, writeBatch, writeIdentity } from "../bucket/records.ts";
 import type { Batch } from "../core/batch.ts";
-import {
-  type AccountName,
-  type BatchId,
-  batchIdFrom,
-  type ItemId,
-  isOwnQueue,
-  itemId,
-  OBJECT_KEYS,
-} from "../core/naming.ts";
-import type { Target } from "../core/prediction.ts";
-import { type Row, readRow } from "../core/rows.ts";
+import { type BatchId, batchIdFrom, type ItemId, itemId, OBJECT_KEYS } from "../core/naming.ts";
 import type { Ledger } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
-import type { InputJob } from "../queues/queues.ts";
-
-export type SingleInput = {
-  readonly tenant: string;
-  readonly account: AccountName;
-  /** What makes it the same input when it comes again; unique within the tenant. */
-  readonly identity: string;
-  readonly row: Row & { readonly target: Target };
-  readonly replyTo: string | null;
-};
-
-/** This can't become an item, and trying again won't change that. */
-export class InputRefused extends Error {
-  override readonly name = "InputRefused";
-}
-
-/** What admission needs to know of an account. */
-export type AdmittingAccount = { readonly name: AccountName; readonly targets: ReadonlySet<Target["kind"]> };
+import { requireRemembered } from "./forgotten-batch.ts";
+import { InputRefused, type SingleInput } from "./single-input.ts";
 
 const SHARED_PART_MS = 5;
 const MAX_PART_ROWS = 1_000;
 const MAX_PART_BYTES = 64 * 1024 * 1024;
 const MAX_ROUNDS = 1_000;
-
-/** Reads what a producer put into the inputs queue. The tenant of that queue is `default`. Throws InputRefused. */
-export function readInputJob(job: InputJob, accounts: readonly AdmittingAccount[]): SingleInput {
-  if (typeof job.data !== "object" || job.data === null || Array.isArray(job.data)) {
-    throw new InputRefused(
-      `an input is an object like {"input": {…}, "model": "owner/name"}, not ${JSON.stringify(job.data)?.slice(0, 80)}`,
-    );
-  }
-  const { account: wanted, reply_to: replyTo, ...rest } = job.data as Record<string, unknown>;
-  const account = chooseAccount(wanted, accounts);
-  const read = readRow(rest, {});
-  if (!read.ok) throw new InputRefused(read.reason);
-  const { target } = read.row;
-  if (target === undefined) throw new InputRefused("names no model: add `model`, `version` or `deployment`");
-  if (!account.targets.has(target.kind))
-    throw new InputRefused(
-      `account ${account.name} can't run a ${target.kind}; it takes ${[...account.targets].join(", ")}`,
-    );
-  if (
-    replyTo !== undefined &&
-    (typeof replyTo !== "string" || !/^[^:\s]{1,200}$/.test(replyTo) || !replyTo.isWellFormed() || isOwnQueue(replyTo))
-  ) {
-    throw new InputRefused("`reply_to` must name a queue of your own (1 to 200 characters, no colon, not outlast-…)");
-  }
-  return {
-    tenant: "default",
-    account: account.name,
-    identity: read.row.id === undefined ? `job:${job.jobId}:${job.addedAtMs}` : `id:${read.row.id}`,
-    row: { ...read.row, target },
-    replyTo: replyTo ?? null,
-  };
-}
-
-/** The account that a producer or person named; unnamed it is the only one, else `replicate`. Throws InputRefused. */
-export function chooseAccount<A extends { readonly name: AccountName }>(wanted: unknown, accounts: readonly A[]): A {
-  const name = wanted ?? (accounts.length === 1 ? accounts[0]?.name : "replicate");
-  const found = accounts.find((account) => account.name === name);
-  if (found !== undefined) return found;
-  const known = accounts.map((account) => account.name).join(", ") || "none; set REPLICATE_API_TOKEN or COMETAPI_KEY";
-  throw new InputRefused(`there is no account ${JSON.stringify(name)} (known: ${known})`);
-}
 
 export type Admission = { readonly admit: (input: SingleInput) => Promise<ItemId> };
 
@@ -122,6 +55,7 @@ export function openAdmission(deps: {
     const batch = singlesBatch(input, deps.clock());
     const known = loaders.get(batch.id);
     if (known !== undefined) return known;
+    await requireRemembered(deps, batch, OBJECT_KEYS.input(batch.id, 0));
     await writeBatch(bucket, batch);
     await ledger.openBatch(batch);
     const raced = loaders.get(batch.id);

@@ -20,7 +20,8 @@ import { type BatchId, batchIdFrom, OBJECT_KEYS } from "../core/naming.ts";
 import type { Row } from "../core/rows.ts";
 import type { Ledger } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
-import type { AdmittingAccount } from "./admit-single.ts";
+import { requireRemembered } from "./forgotten-batch.ts";
+import type { AdmittingAccount } from "./single-input.ts";
 
 /** A row as its reader found it, or why it isn't one. */
 export type RowReading =
@@ -62,14 +63,14 @@ export type Submitted = {
 
 export type SubmitDeps = {
   readonly bucket: Bucket;
-  readonly ledger: Pick<Ledger, "openBatch">;
+  readonly ledger: Pick<Ledger, "openBatch" | "standing">;
   readonly queues: Pick<Queues, "wakeFeed">;
   readonly clock: () => number;
 };
 
 const MAX_BAD_ROWS = 100;
 
-/** Throws BadRows. */
+/** Throws BadRows, or BatchForgotten where opening the batch again could pay twice. */
 export async function submitBatch(
   rows: AsyncIterable<RowReading>,
   options: BatchOptions,
@@ -99,6 +100,7 @@ export async function submitBatch(
     });
     await writeBatch(deps.bucket, batch);
   }
+  if (standing !== null) await requireRemembered(deps, batch, OBJECT_KEYS.window(id, 0));
   await deps.ledger.openBatch(batch);
   await deps.queues.wakeFeed(batch.account);
   return { batch: id, items: batch.items, fresh: standing === null };

@@ -77,6 +77,18 @@ export async function readReceipt(bucket: Bucket, ref: Omit<AttemptRef, "account
   return readJson(bucket, OBJECT_KEYS.receipt(ref.batch, ref.index, ref.attempt), z.custom<Receipt>(isObject));
 }
 
+/** Notes that rows of a window may be bought from now on. Noting it again changes nothing. */
+export async function noteWindow(
+  bucket: Bucket,
+  batch: BatchId,
+  window: { readonly n: number; readonly first: number; readonly last: number },
+  nowMs: number,
+): Promise<void> {
+  const { n, first, last } = window;
+  const note = { window: n, first, last, noted_at: new Date(nowMs).toISOString() };
+  await bucket.putOnce(OBJECT_KEYS.window(batch, n), JSON.stringify(note), JSON_TYPE);
+}
+
 /** The last object of a batch. The first one written stands. */
 export async function writeManifest(
   bucket: Bucket,

@@ -11,7 +11,7 @@ import { checkBucket } from "../bucket/check-bucket.ts";
 import { openBucket } from "../bucket/open-bucket.ts";
 import { type AccountConfig, type Config, ConfigError, readConfig } from "../config.ts";
 import { SECOND } from "../core/time.ts";
-import { findRedisBinary } from "../embedded/redis-server.ts";
+import { findRedisBinary } from "../embedded/redis-binary.ts";
 import { readUpFile, type UpFile } from "../embedded/up-file.ts";
 import { checkRedis, connectRedis, RedisUnusable, withoutSecrets } from "../ledger/connect-redis.ts";
 import { ProviderError } from "../providers/provider.ts";
@@ -181,17 +181,17 @@ async function examineAccount({ token, ...account }: AccountConfig, up: UpFile |
     return [{ level: "ok", what, sentence }];
   }
   await using provider = openProvider(account, token);
-  const { check } = provider;
-  if (check === undefined) {
+  if (provider.check === undefined) {
     const sentence = `${account.baseUrl} has no way to prove a key without spending: the first prediction will`;
     return [{ level: "ok", what, sentence }];
   }
   try {
     let owner = "";
     const skew = await skewOf(async () => {
-      const answer = await check.call(provider, AbortSignal.timeout(20 * SECOND));
-      owner = answer.account;
-      return answer.serverDate === null ? null : answer.serverDate.getTime() + 0.5 * SECOND; // it counts whole seconds
+      const answer = await provider.check?.(AbortSignal.timeout(20 * SECOND));
+      owner = answer?.account ?? "";
+      const date = answer?.serverDate ?? null;
+      return date === null ? null : date.getTime() + 0.5 * SECOND; // it counts whole seconds
     });
     return [
       { level: "ok", what, sentence: `its token is good at ${account.baseUrl} (it is ${owner}'s)` },

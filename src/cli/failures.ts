@@ -1,11 +1,12 @@
 /** What a person reads when a command can't be carried out: a line or a few that say what to do, exit code 1. */
 
-import { InputRefused } from "../batches/admit-single.ts";
 import { UnknownBatch } from "../batches/follow-batch.ts";
+import { BatchForgotten } from "../batches/forgotten-batch.ts";
 import { RowsError } from "../batches/rows-error.ts";
+import { InputRefused } from "../batches/single-input.ts";
 import { BucketError } from "../bucket/bucket.ts";
 import { ConfigError } from "../config.ts";
-import { RedisServerError } from "../embedded/redis-server.ts";
+import { RedisServerError } from "../embedded/redis-server-error.ts";
 import { RedisUnusable } from "../ledger/connect-redis.ts";
 import { OUTLAST } from "./output.ts";
 
@@ -14,7 +15,15 @@ export class CommandError extends Error {
   override readonly name = "CommandError";
 }
 
-const EXPECTED = [CommandError, RedisUnusable, BucketError, RedisServerError, InputRefused, RowsError] as const;
+const EXPECTED = [
+  CommandError,
+  RedisUnusable,
+  BucketError,
+  RedisServerError,
+  InputRefused,
+  RowsError,
+  BatchForgotten,
+] as const;
 
 export function failureLines(error: unknown, options: { readonly stack: boolean }): readonly string[] {
   const lines = expectedLines(error);

@@ -15,7 +15,7 @@ import { constants, existsSync } from "node:fs";
 import { access, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
-import { findRedisBinary } from "../embedded/redis-server.ts";
+import { findRedisBinary } from "../embedded/redis-binary.ts";
 
 const BY_HAND = "install Redis 7 or Valkey 8 by hand, or set OUTLAST_REDIS_URL to a Redis of your own";
 const POLICY = "/usr/sbin/policy-rc.d";

@@ -6,6 +6,12 @@ import { MINUTE, SECOND } from "./time.ts";
 const DEPTH_MS = 3 * SECOND;
 const SHALLOWEST = 10;
 
+/**
+ * Rows are fed by windows of so many, each noted in the bucket before its first row is fed: whoever finds no note knows
+ * that none of its rows was bought.
+ */
+export const WINDOW_ROWS = 2_000;
+
 export function createQueueDepth(createsPerMinute: number): number {
   return Math.max(Math.ceil((createsPerMinute * DEPTH_MS) / MINUTE), SHALLOWEST);
 }

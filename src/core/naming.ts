@@ -147,6 +147,8 @@ export const OBJECT_KEYS = {
   batch: (batch: BatchId) => key(`batches/${batch}/batch.json`),
   input: (batch: BatchId, part: number) => key(`batches/${batch}/input-${part}.jsonl`),
   inputIndex: (batch: BatchId, part: number) => key(`batches/${batch}/input-${part}.idx`),
+  /** Written before a row of the window is fed. */
+  window: (batch: BatchId, n: number) => key(`batches/${batch}/windows/${n}.json`),
   receipt: (batch: BatchId, index: number, attempt: number) =>
     key(`${itemFolder(batch, index)}/receipt${attempt > 1 ? `.${attempt}` : ""}.json`),
   /** The provider's answer, where it is too large for the item's hash. */

@@ -23,7 +23,8 @@ import { type Emulator, startEmulator } from "../emulator/emulator.ts";
 import type { EmulatorOptions } from "../emulator/options.ts";
 import { buildServer, listen, requireLoopback } from "../server/server.ts";
 import { type CommandServices, openServices } from "../wiring.ts";
-import { type RedisServer, startRedisServer } from "./redis-server.ts";
+import type { RedisServer } from "./redis-ownership.ts";
+import { startRedisServer } from "./redis-server.ts";
 import { readUpFile, removeUpFile, type UpFile, writeUpFile } from "./up-file.ts";
 import { keepWorkers, type WorkerProcesses, type WorkerProcessOptions } from "./worker-process.ts";
 

@@ -8,7 +8,9 @@ import { startTestRedis } from "../support/redis.ts";
 import { lines, outlast } from "./outlast.ts";
 import { test } from "./place.ts";
 
-const COMMANDS = ["demo", "up", "submit", "watch", "status", "results", "resume", "worker", "emulator"];
+const COMMANDS = ["demo", "up", "submit", "watch", "status", "results", "resume", "worker", "doctor", "emulator"];
+
+const NOBODYS = "0123456789abcdefghjk";
 
 const nowhere = test.extend("folder", async ({ task: _task }, { onCleanup }) => {
   const folder = await mkdtemp(path.join(tmpdir(), "outlast-usage-test-"));
@@ -98,16 +100,15 @@ describe("surroundings that can't be worked with are one line and exit code 1", 
   });
 
   test("a batch that nobody knows", async ({ place }) => {
-    for (const command of ["watch", "status", "results"]) {
-      const unknown = await outlast([command, "0123456789abcdefghjk"], { env: place.env });
+    const run = (command: string, id: string) => outlast([command, id], { env: place.env });
+    for (const unknown of await Promise.all(["watch", "status", "results"].map((command) => run(command, NOBODYS)))) {
       expect(unknown).toEqual({
         code: 1,
         stdout: "",
-        stderr: "there is no batch 0123456789abcdefghjk here: see npm run -s outlast -- status\n",
+        stderr: `there is no batch ${NOBODYS} here: see npm run -s outlast -- status\n`,
       });
-      const { stderr } = await outlast([command, "fox"], { env: place.env });
-      expect(stderr).toMatch(/^"fox" is no batch's id/);
     }
+    expect((await run("watch", "fox")).stderr).toMatch(/^"fox" is no batch's id \(20 characters\)/);
   });
 
   test("a mistake of ours is one line too, and says how to see where", async ({ place, redis, services }) => {

@@ -11,7 +11,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Redis } from "ioredis";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { findRedisBinary, RedisServerError, startRedisServer } from "../../src/embedded/redis-server.ts";
+import { findRedisBinary } from "../../src/embedded/redis-binary.ts";
+import { startRedisServer } from "../../src/embedded/redis-server.ts";
+import { RedisServerError } from "../../src/embedded/redis-server-error.ts";
 import { test as testWithRedis } from "../support/redis.ts";
 
 let folder: string;

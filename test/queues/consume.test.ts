@@ -46,11 +46,9 @@ function start(
     queue,
     consumer,
     ran,
-    async add(text: unknown): Promise<string> {
-      return (await queue.add("errand", text, spec.job)).id ?? "";
-    },
+    add: async (text: unknown): Promise<string> => (await queue.add("errand", text, spec.job)).id ?? "",
     /** A job once it is in this state. */
-    async job(id: string, state: "completed" | "failed" | "delayed" | "active") {
+    job: async (id: string, state: "completed" | "failed" | "delayed" | "active") => {
       await expect
         .poll(async () => (await queue.getJob(id))?.getState(), { timeout: 10_000, interval: 10 })
         .toBe(state);

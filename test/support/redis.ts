@@ -19,7 +19,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Redis } from "ioredis";
 import { test as base } from "vitest";
-import { findRedisBinary } from "../../src/embedded/redis-server.ts";
+import { findRedisBinary } from "../../src/embedded/redis-binary.ts";
 
 export type TestRedis = AsyncDisposable & {
   /** `redis://127.0.0.1:PORT` */

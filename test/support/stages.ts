@@ -68,22 +68,25 @@ export function batchNamed(name: string): BatchId {
   return batchIdFrom(createHash("sha256").update(name).digest());
 }
 
+/** Ledger and queues are plain functions without a `this`; so typed, they may be handed on one by one. */
+type Functions<T> = { readonly [Name in Extract<keyof T, string>]: T[Name] };
+
 export type Line = {
   readonly redis: Redis;
-  readonly ledger: Ledger;
-  readonly queues: Queues;
+  readonly ledger: Functions<Ledger>;
+  readonly queues: Functions<Queues>;
   readonly bucket: Bucket;
   readonly clock: TestClock;
   /** Everything gone: Redis, bucket, and the clock at noon again. */
-  clear(): Promise<void>;
+  readonly clear: () => Promise<void>;
   /** A batch of inputs as a person's file would make it. */
-  submit(inputs: readonly Readonly<Record<string, unknown>>[], name?: string): Promise<BatchId>;
+  readonly submit: (inputs: readonly Readonly<Record<string, unknown>>[], name?: string) => Promise<BatchId>;
   /** The create errand of an item, as the feed would add it. */
-  createErrand(batch: BatchId, index: number, attempt?: number): Promise<CreateErrand>;
+  readonly createErrand: (batch: BatchId, index: number, attempt?: number) => Promise<CreateErrand>;
   /** The jobs of a queue that stand there in any state. */
-  jobs(queueName: string): Promise<readonly SeenJob[]>;
+  readonly jobs: (queueName: string) => Promise<readonly SeenJob[]>;
   /** Bucket, bytes, counters, sums and errands: all that a crash could have spoiled. */
-  look(): Promise<Seen>;
+  readonly look: () => Promise<Seen>;
 };
 
 export type SeenJob = {

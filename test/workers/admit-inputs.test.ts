@@ -1,23 +1,25 @@
 import { describe, expect } from "vitest";
-import {
-  type Admission,
-  InputRefused,
-  openAdmission,
-  readInputJob,
-  type SingleInput,
-} from "../../src/batches/admit-single.ts";
+import { type Admission, openAdmission } from "../../src/batches/admit-single.ts";
+import { BatchForgotten } from "../../src/batches/forgotten-batch.ts";
+import { readResults } from "../../src/batches/read-results.ts";
+import { InputRefused, readInputJob, type SingleInput } from "../../src/batches/single-input.ts";
 import { parseRow, placeRows, readRow } from "../../src/bucket/input-parts.ts";
 import { type BatchId, type ItemId, OBJECT_KEYS, parseItemId, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { DAY } from "../../src/core/time.ts";
 import { type AdmitDeps, admitInputs } from "../../workers/admit-inputs.ts";
 import { dieAfter, everyCrash } from "../support/crash.ts";
-import { ACCOUNT, ADMITTING, accountName, type Line, NOON, test } from "../support/stages.ts";
+import { ACCOUNT, ADMITTING, accountName, type Line, NOON, objectsIn, test } from "../support/stages.ts";
 
 type Wrap = <T extends object>(effects: T) => T;
 const asItIs: Wrap = (effects) => effects;
 
 function open({ bucket, ledger, queues, clock }: Line, wrap: Wrap = asItIs): Admission {
   return openAdmission(wrap({ bucket, ledger, queues, clock }));
+}
+
+function told(): Pick<AdmitDeps, "warn" | "clock"> & { readonly said: string[] } {
+  const said: string[] = [];
+  return { said, warn: (_fields, message) => said.push(message), clock: () => NOON };
 }
 
 /** An input as a producer would put it into the queue, under an id of its own. */
@@ -98,6 +100,29 @@ describe("an input", () => {
     expect(counts?.waiting, "a row that lost the race is void, never bought").toBe(1);
   });
 
+  test("whose twin was faster by a hair stands in a part twice, but only one row is ever bought", async ({ line }) => {
+    await line.clear();
+    const { bucket, ledger, queues, clock } = line;
+    let twin: ItemId | null = null;
+    let calls = 0;
+    // The twin is admitted between this one's look for it and this one's part. (The first call asks for the batch.)
+    const standing: typeof ledger.standing = async (...of) => {
+      if (++calls === 2) twin = await open(line).admit(single("a"));
+      return ledger.standing(...of);
+    };
+    const item = await openAdmission({ bucket, ledger: { ...ledger, standing }, queues, clock }).admit(single("a"));
+    expect(item).toBe(twin);
+    const batch = batchOf(item);
+    await expectWhole(line, batch);
+    expect((await ledger.standing(ACCOUNT, batch))?.counts).toMatchObject({ waiting: 1, canceled: 1 });
+    const claims = [0, 1].map((index) =>
+      ledger.move({ account: ACCOUNT, batch, index, attempt: 1 }, "claim", { nowMs: NOON, nonce: "n" }),
+    );
+    expect((await Promise.all(claims)).map(({ answer }) => answer)).toEqual(["moved", "lost"]);
+    const lines = await Array.fromAsync(readResults({ bucket, ledger }, { account: ACCOUNT, id: batch, items: 2 }));
+    expect(lines.map(({ status }) => status)).toEqual(["in_flight", "canceled"]);
+  });
+
   test("twice at once with different content is one item and one refusal", async ({ line }) => {
     await line.clear();
     const [here, there] = [open(line), open(line)];
@@ -162,9 +187,9 @@ describe("killed after any effect and run again twice,", () => {
 
   test("another input's admission completes the part that the dead one left", async ({ line }) => {
     await line.clear();
-    // writeBatch, openBatch, readIdentity, standing, and the part is there.
-    const doomed = dieAfter(4, { bucket: line.bucket, ledger: line.ledger, queues: line.queues, clock: line.clock });
-    await expect(openAdmission(doomed.effects).admit(single("a"))).rejects.toThrow();
+    // standing, head, writeBatch, openBatch, readIdentity, standing, and the part is there.
+    const doomed = dieAfter(6, { bucket: line.bucket, ledger: line.ledger, queues: line.queues, clock: line.clock });
+    await expect(openAdmission(doomed.effects).admit(single("a"))).rejects.toThrow(/died|dead/);
     expect(doomed.done.at(-1)).toBe("putOnce");
     const other = await open(line).admit(single("b"));
     const batch = batchOf(other);
@@ -214,6 +239,7 @@ describe("a job of the inputs queue", () => {
     ["a queue that can't be written as UTF-8", { ...good, reply_to: "q\ud800" }, /reply_to/],
   ])("with %s fails with the reason", async ([, data, reason]) => {
     const deps: AdmitDeps = {
+      ...told(),
       readInput: (job) => readInputJob(job, [ADMITTING]),
       admit: () => Promise.reject(new Error("never asked")),
     };
@@ -235,12 +261,24 @@ describe("a job of the inputs queue", () => {
     expect(read({ ...good, id: `job:7:${NOON}` }).identity).not.toBe(read(good).identity);
   });
 
-  test("answers with its item's id; trouble with bucket or Redis is thrown and tried again", async () => {
+  test("answers with its item's id; trouble with bucket or Redis is waited out, without using up a try", async () => {
     const readInput = (job: Parameters<AdmitDeps["readInput"]>[0]) => readInputJob(job, [ADMITTING]);
     const job = { jobId: "7", addedAtMs: NOON, data: good };
     const item = "0".repeat(26) as ItemId;
-    expect(await admitInputs(job, { readInput, admit: async () => item })).toEqual({ kind: "done", value: item });
+    const deps = { ...told(), readInput };
+    expect(await admitInputs(job, { ...deps, admit: async () => item })).toEqual({ kind: "done", value: item });
     const admit = () => Promise.reject(new Error("the bucket is away"));
-    await expect(admitInputs(job, { readInput, admit })).rejects.toThrow("away");
+    expect(await admitInputs(job, { ...deps, admit })).toEqual({ kind: "snooze", untilMs: NOON + 5_000 });
+    expect(deps.said).toEqual([expect.stringMatching(/couldn't be admitted/)]);
   });
+});
+
+test("inputs that were admitted aren't admitted again by a Redis that has forgotten them", async ({ line }) => {
+  await line.clear();
+  await open(line).admit(single("one"));
+  const before = Object.keys(await objectsIn(line.bucket));
+  await line.redis.flushall();
+  await expect(open(line).admit(single("one"))).rejects.toThrow(BatchForgotten);
+  await expect(open(line).admit(single("two"))).rejects.toThrow(/pay twice/);
+  expect(Object.keys(await objectsIn(line.bucket))).toEqual(before);
 });

@@ -1,5 +1,6 @@
 import { describe, expect } from "vitest";
-import { placeRows } from "../../src/bucket/input-parts.ts";
+import { placeItems } from "../../src/batches/place-items.ts";
+import { noteWindow } from "../../src/bucket/records.ts";
 import { createQueueDepth } from "../../src/core/feeding.ts";
 import { type BatchId, parseErrandId, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
@@ -23,10 +24,8 @@ function depsOf(line: Line, createsPerMinute = RATE): FeedDeps {
     unfedBatches: ledger.unfedBatches,
     standing: ledger.standing,
     returnedRows: ledger.returnedRows,
-    async placeRows(account, batch, index, count) {
-      const part = await ledger.partOf(account, batch, index);
-      return (await placeRows(bucket, batch, part, index, count)).map((place) => ({ ...place, part: part.part }));
-    },
+    placeRows: (account, batch, index, count) => placeItems({ bucket, ledger }, account, batch, index, count),
+    noteWindow: (batch, window) => noteWindow(bucket, batch, window, clock()),
     enqueueCreates: queues.create,
     advance: ledger.advance,
     clock,

@@ -1,6 +1,8 @@
 import { describe, expect } from "vitest";
+import { BatchForgotten } from "../../src/batches/forgotten-batch.ts";
 import { BadRows, type BatchOptions, checkRows, type RowReading, submitBatch } from "../../src/batches/submit-batch.ts";
 import { parseRow } from "../../src/bucket/input-parts.ts";
+import { noteWindow } from "../../src/bucket/records.ts";
 import { OBJECT_KEYS, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { HOUR } from "../../src/core/time.ts";
 import { everyCrash } from "../support/crash.ts";
@@ -144,4 +146,19 @@ test("killed after any effect and submitted again twice, a batch is as if nothin
     "wakeFeed",
   ]);
   for (const { diedAfter, seen } of crashes) expect(seen, `died after ${diedAfter}`).toEqual(undisturbed);
+});
+
+test("a batch that was fed isn't opened again for a Redis that has forgotten it; one that wasn't is", async ({
+  line,
+}) => {
+  await line.clear();
+  const { batch } = await submit(line, goodRows(3));
+  await line.redis.flushall();
+  expect(await submit(line, goodRows(3))).toEqual({ batch, items: 3, fresh: false });
+
+  await noteWindow(line.bucket, batch, { n: 0, first: 0, last: 2 }, line.clock());
+  await line.redis.flushall();
+  await expect(submit(line, goodRows(3))).rejects.toThrow(BatchForgotten);
+  expect(await line.redis.keys("*")).toEqual([]);
+  expect((await submit(line, goodRows(3), { ...OPTIONS, again: true })).batch).not.toBe(batch);
 });
