@@ -3,6 +3,7 @@
  */
 
 import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Redis } from "ioredis";
 import type { Logger } from "pino";
 import { openAdmission } from "../src/batches/admit-single.ts";
@@ -49,6 +50,9 @@ export type Stage = (typeof STAGES)[number];
 const MAX_OUTPUT_BYTES = 50 * 1024 ** 3;
 /** Follow's share of an account's reads; cancels, sweeps and audits have the rest. */
 const FOLLOW_SHARE = 0.8;
+
+/** Longer than a row and a claim take but for a few in a thousand. */
+const STEADY_SEND_MS = 40;
 
 export type RunningStages = {
   /** Stops taking jobs and lets running ones end. */
@@ -138,6 +142,11 @@ function create(services: Services, account: Account, log: Logger): Consumer {
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
     enqueueFollow: queues.follow,
     enqueueRecord: queues.record,
+    waitUntil: async (atMs) => {
+      const leftMs = atMs - Date.now();
+      if (leftMs > 0) await sleep(leftMs);
+    },
+    sendAfterMs: account.toleratesBurst ? 0 : STEADY_SEND_MS,
     nonce: randomUUID,
     clock: Date.now,
     random: Math.random,

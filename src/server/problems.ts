@@ -7,7 +7,7 @@ export function sendProblem(reply: FastifyReply, status: number, detail: string)
   return reply
     .code(status)
     .type("application/problem+json")
-    .send(JSON.stringify({ title: STATUS_CODES[status] ?? "Error", status, detail }));
+    .send(Buffer.from(JSON.stringify({ title: STATUS_CODES[status] ?? "Error", status, detail }))); // JSON has no charset
 }
 
 /** For what no route handles, and for what a route throws. The cause of a 5xx goes to the log, not to the asker. */

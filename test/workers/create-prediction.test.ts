@@ -62,6 +62,8 @@ function depsOf({ line, provider }: World): CreateDeps {
     enqueueFollow: queues.follow,
     enqueueRecord: queues.record,
     nonce: () => `nonce-${nonces++}`,
+    waitUntil: async () => undefined,
+    sendAfterMs: 0,
     clock,
     random: () => 0.5,
     policy: DEFAULT_POLL_POLICY,
@@ -88,6 +90,29 @@ describe("one create", () => {
     expect(await follows(world)).toEqual([
       { id: errandId(world.errand), data: [ACCOUNT, "p0", NOON], delay: 2_000, priority: 0 },
     ]);
+  });
+
+  test("waits for its moment with the claim in hand, where creates must leave at even intervals", async ({ line }) => {
+    const world = await openWorld(line, answerNumber);
+    const moments: number[] = [];
+    const waitUntil = async (atMs: number) => {
+      expect(await stateOf(world)).toBe("claimed");
+      expect(world.provider.books).toEqual([]);
+      moments.push(atMs);
+    };
+    await run(world, { ...depsOf(world), sendAfterMs: 40, waitUntil });
+    expect(moments).toEqual([NOON + 40]);
+    expect(world.provider.books).toHaveLength(1);
+  });
+
+  test("that waited too long for its moment is given back unsent", async ({ line }) => {
+    const world = await openWorld(line, answerNumber);
+    const waitUntil = async () => {
+      line.clock.forward(6_000);
+    };
+    expect(await run(world, { ...depsOf(world), waitUntil })).toMatchObject({ kind: "snooze" });
+    expect(world.provider.books).toEqual([]);
+    expect(await stateOf(world)).toBe("waiting");
   });
 
   test("finds the claim of another and sends nothing", async ({ line }) => {
