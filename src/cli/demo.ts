@@ -164,19 +164,21 @@ async function sayExamples({ services }: System, batch: Batch): Promise<void> {
     if (chosen.size === EXAMPLES) break;
   }
   if (chosen.size === 0) return;
-  const paint = paintFor(process.stderr);
   say("for example:");
   for (const line of chosen.values()) {
     const [first, ...more] = line.outputs;
     if (first === undefined) continue;
     const others = more.length === 0 ? "" : ` and ${more.length} more`;
-    say(`  ${placeOf(services.bucket.urlOf(first.key))}${others}  ${paint("dim", line.id ?? "")}`);
+    say(`  ${placeOf(services.bucket.urlOf(first.key))}${others}`);
   }
 }
 
 /** A path that can be opened from here, where it is one. */
 function placeOf(url: string): string {
-  return url.startsWith("file:") ? path.relative("", url.slice("file:".length)) : url;
+  if (!url.startsWith("file:")) return url;
+  const whole = url.slice("file:".length);
+  const fromHere = path.relative("", whole);
+  return fromHere.startsWith("..") ? whole : fromHere;
 }
 
 async function keepUp(
@@ -186,7 +188,7 @@ async function keepUp(
 ): Promise<void> {
   const paint = paintFor(process.stderr);
   say(`everything stays up until Ctrl-C: ${paint("cyan", `${up.dashboard_url}/queues`)}`);
-  say(`commands find it by OUTLAST_STATE_DIR=${path.relative("", folder) || "."}`);
+  say(`commands find it by OUTLAST_STATE_DIR=${folder}`);
   const how = await end;
   if (how !== "interrupted") throw new CommandError(how.broken);
 }

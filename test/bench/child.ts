@@ -20,6 +20,7 @@ const ANSWER_MS = 30_000;
 export class Child implements AsyncDisposable {
   readonly #name: string;
   readonly #process: ChildProcess;
+  readonly #gone = new AbortController();
   #log = "";
   #endedByUs = false;
 
@@ -33,6 +34,7 @@ export class Child implements AsyncDisposable {
       serialization: "advanced", // messages may hold Infinity
       stdio: ["ignore", "ignore", "pipe", "ipc"],
     });
+    this.#process.once("exit", () => this.#gone.abort());
     this.#process.stderr?.on("data", (chunk: Buffer) => {
       this.#log = (this.#log + chunk.toString()).slice(-20_000);
     });
@@ -49,7 +51,7 @@ export class Child implements AsyncDisposable {
 
   /** Resolves with the next message of a kind; throws if the process ends first. */
   async next<Wanted extends Message>(kind: Wanted["kind"], timeoutMs: number = ANSWER_MS): Promise<Wanted> {
-    const signal = AbortSignal.any([AbortSignal.timeout(timeoutMs), this.#gone()]);
+    const signal = AbortSignal.any([AbortSignal.timeout(timeoutMs), this.#gone.signal]);
     try {
       for await (const [message] of on(this.#process, "message", { signal })) {
         if ((message as Message).kind === kind) return message as Wanted;
@@ -63,7 +65,7 @@ export class Child implements AsyncDisposable {
 
   /** Resolves when it has written these words to stderr. */
   async says(words: string, timeoutMs: number = ANSWER_MS): Promise<void> {
-    const signal = AbortSignal.any([AbortSignal.timeout(timeoutMs), this.#gone()]);
+    const signal = AbortSignal.any([AbortSignal.timeout(timeoutMs), this.#gone.signal]);
     while (!this.#log.includes(words)) {
       this.assertAlive();
       await once(this.#process.stderr ?? this.#process, "data", { signal }).catch((error: unknown) => {
@@ -99,11 +101,5 @@ export class Child implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.end("SIGKILL");
-  }
-
-  #gone(): AbortSignal {
-    const gone = new AbortController();
-    this.#process.once("exit", () => gone.abort());
-    return gone.signal;
   }
 }

@@ -100,8 +100,9 @@ export async function measureMemory({ short, signal }: BenchOptions): Promise<vo
       ),
     ],
   );
+  const perSecond = (of: InFlight) => fixed(of.poller.polls / (pollingMs / 1_000), 0);
   printNote(
-    `polls while it was looked at, ${fixed(pollingMs / 1_000, 0)} s: ${fixed(few.poller.polls, 0)} and ${fixed(lots.poller.polls, 0)}`,
+    `while looked at, it polled ${perSecond(few)} and ${perSecond(lots)} times a second; RSS holds their garbage`,
   );
 
   const perItem = lots.redisBytes / many;

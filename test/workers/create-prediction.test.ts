@@ -237,12 +237,12 @@ describe("what a failed create leads to", () => {
 
 describe("killed after any effect and run again twice,", () => {
   const answers: readonly (readonly [string, (n: number) => Prediction | Error, effects: number])[] = [
-    ["a create that succeeds", answerNumber, 5],
-    ["a create that is refused", () => refused(422), 6],
-    ["a create that is told to slow down", () => refused(429), 4],
-    ["a create with a wrong token", () => refused(401), 5],
-    ["a create that never left", () => notSent, 4],
-    ["a create that nobody answered", () => unknown, 4],
+    ["a create that succeeds", answerNumber, 6],
+    ["a create that is refused", () => refused(422), 7],
+    ["a create that is told to slow down", () => refused(429), 5],
+    ["a create with a wrong token", () => refused(401), 6],
+    ["a create that never left", () => notSent, 5],
+    ["a create that nobody answered", () => unknown, 5],
   ];
 
   test.for(answers)(
@@ -258,7 +258,10 @@ describe("killed after any effect and run again twice,", () => {
         expect(seen.books, `creates, died after ${diedAfter}`).toBeLessThanOrEqual(1);
         // The claim is effect 1; from there on until an answer is written down, nobody can know.
         const claimStood =
-          diedAfter === "create" || n === 1 || diedAfter === "keepEnding" || diedAfter === "pauseAccount";
+          ["create", "waitUntil"].includes(diedAfter) ||
+          n === 1 ||
+          diedAfter === "keepEnding" ||
+          diedAfter === "pauseAccount";
         if (claimStood) {
           expect(seen, `died after ${diedAfter}`).toMatchObject({
             state: "unclear",
