@@ -2,8 +2,8 @@
  * `outlast demo`: everything of `up` in a folder of its own, 200 prompts through it, and an end.
  *
  * The predictions come from the emulator, whatever tokens are set: a demo costs nothing. Its settings are its own,
- * too (Redis, bucket, port), so that it never meets a running `up`. Run again it finds its batch done and shows it;
- * `--again` makes a new one. A demo that was interrupted can't be taken up, since the emulator has forgotten what it
+ * too (Redis, bucket, port), so that it never meets a running `up`. Run again it
+ * makes a new batch of the same prompts. A demo that was interrupted can't be taken up, since the emulator has forgotten what it
  * ran: the next one drops what its private Redis holds and starts anew; files in the folder stay.
  */
 
@@ -32,7 +32,6 @@ import { showBatch } from "./watch.ts";
 
 type DemoOptions = {
   readonly items: number;
-  readonly again?: boolean;
   readonly keep?: boolean;
   readonly json?: boolean;
 };
@@ -41,7 +40,6 @@ export function demoCommand(): Command {
   return new Command("demo")
     .description(`run ${GRID_SIZE} made-up predictions through everything, and show where their outputs lie`)
     .option("--items <n>", `only the first n of the ${GRID_SIZE}`, readItems, GRID_SIZE)
-    .option("--again", "make a new batch, even if the last demo's is done")
     .option("--keep", "keep everything up afterwards, until Ctrl-C")
     .option("--json", "print how the batch stands at the end, as status --json does")
     .addHelpText("after", `\nExample:\n  ${OUTLAST} demo --items 40 --keep`)
@@ -125,23 +123,17 @@ async function forgetUnfinished({ ledger, accounts, redis }: CommandServices): P
 /** Submits the grid and shows it to its end. */
 async function buyGrid(
   { services }: System,
-  { items, again }: DemoOptions,
+  { items }: DemoOptions,
   signal: AbortSignal,
 ): Promise<{ readonly batch: Batch; readonly report: BatchReport }> {
   const account = chooseAccount(undefined, services.accounts);
-  const submit = (anew: boolean) =>
-    submitBatch(
-      rows(items),
-      { name: "demo grid", tenant: "default", account, again: anew },
-      { ...services, clock: Date.now },
-    );
-  const submitted = await submit(again === true);
-  const { batch } = await findBatch(services.ledger, submitted.batch);
-  say(
-    submitted.fresh
-      ? `submitted ${submitted.items} prompts as batch ${submitted.batch}`
-      : `the same prompts were submitted by the last demo: batch ${submitted.batch}; nothing is bought again (--again does)`,
+  const submitted = await submitBatch(
+    rows(items),
+    { name: "demo grid", tenant: "default", account, again: true },
+    { ...services, clock: Date.now },
   );
+  const { batch } = await findBatch(services.ledger, submitted.batch);
+  say(`submitted ${submitted.items} prompts as batch ${submitted.batch}`);
   const report = await showBatch(services, batch, signal);
   if (report === null) throw new Error("a batch without a report");
   return { batch, report };

@@ -9,7 +9,7 @@ import path from "node:path";
 import { Command, InvalidArgumentError } from "commander";
 import { readConfig } from "../config.ts";
 import { SECOND } from "../core/time.ts";
-import { type LogText, readLogLine, tellingLog } from "../embedded/log-text.ts";
+import { logTextFor, tellingLog } from "../embedded/log-text.ts";
 import { type System, SystemError, type SystemOptions, startSystem } from "../embedded/system.ts";
 import { withoutSecrets } from "../ledger/connect-redis.ts";
 import { openLog } from "../log.ts";
@@ -36,11 +36,10 @@ async function runUp(workers: number): Promise<void> {
   const { logLevel } = readConfig(process.env);
   const paint = paintFor(process.stderr);
   // Programs that collect logs get them as they are; a person gets lines to read.
+  const textOf = logTextFor(process.stderr.hasColors?.() ?? false);
+  const tell = (line: string) => say(textOf(line));
   const logs: Pick<SystemOptions, "log" | "workerLog"> = process.stderr.isTTY
-    ? {
-        log: tellingLog(logLevel, (line) => sayLog(line, paint)),
-        workerLog: (line) => sayLog(readLogLine(line), paint),
-      }
+    ? { log: tellingLog(logLevel, tell), workerLog: tell }
     : { log: openLog(logLevel), workerLog: "inherit" };
 
   await using system = await openSystem({ env: process.env, workers, ...logs });
@@ -136,8 +135,4 @@ export function awaitEnd(): End {
       for (const name of names) process.off(name, listener);
     },
   };
-}
-
-function sayLog({ level, text }: LogText, paint: Paint): void {
-  say(level === "error" ? paint("red", text) : level === "warning" ? paint("yellow", text) : paint("dim", text));
 }

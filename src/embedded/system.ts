@@ -16,7 +16,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
-import { type BucketReport, checkBucket } from "../bucket/check-bucket.ts";
+import { requireSoundBucket } from "../bucket/check-bucket.ts";
 import { type Config, readConfig } from "../config.ts";
 import { SECOND } from "../core/time.ts";
 import { type Emulator, startEmulator } from "../emulator/emulator.ts";
@@ -80,7 +80,7 @@ export async function startSystem(options: SystemOptions): Promise<System> {
   const env = { ...options.env, ...workerEnv };
   const config = readConfig(env);
   const services = opened.use(await openServices(config, "command"));
-  requireSoundBucket(await checkBucket(services.bucket));
+  await requireSoundBucket(services.bucket);
 
   const app = await buildServer({ ...services, emulated: emulator !== null, log });
   opened.defer(() => app.close());
@@ -180,11 +180,6 @@ function environmentOf(asked: Config, redisUrl: string, emulator: Emulator | nul
       OUTLAST_OUTPUT_HOSTS: [...asked.outputHosts, new URL(emulator.filesUrl).host].join(","),
     }),
   };
-}
-
-function requireSoundBucket({ url, findings }: BucketReport): void {
-  const fault = findings.find((finding) => !finding.ok);
-  if (fault !== undefined) throw new SystemError(`the bucket ${url} can't be used: ${fault.sentence}`);
 }
 
 const MAX_REDIS_DEATHS = 5;

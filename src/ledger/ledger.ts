@@ -12,7 +12,7 @@ import { batchesOf } from "./batches.ts";
 import { itemsOf } from "./items.ts";
 import { defineScripts } from "./scripts.ts";
 
-export type { BatchStanding, BatchSums } from "./batches.ts";
+export type { BatchStanding } from "./batches.ts";
 export type { MoveAnswer, MoveOptions, OpenItemFields } from "./items.ts";
 
 export type Ledger = ReturnType<typeof openLedger>;

@@ -29,7 +29,8 @@ export function consume<Payload>(
   stage: (payload: Payload, signal: AbortSignal) => Promise<StageOutcome & { readonly value?: string }>,
   { redis, log }: { readonly redis: Redis; readonly log: Logger },
 ): Consumer {
-  const queue = new Queue(spec.name, { connection: redis });
+  // The settings of a queue are written by who enqueues (`enqueue.ts`).
+  const queue = new Queue(spec.name, { connection: redis, skipMetasUpdate: true });
   const worker = new Worker(
     spec.name,
     // BullMQ counts the declared parameters and hands over a signal only if there are three.
