@@ -31,7 +31,7 @@ test("a batch ends in an S3 bucket, its objects under the batch's prefix", async
     expect(keys.filter((key) => key.endsWith("/receipt.json"))).toHaveLength(40);
     expect(keys.filter((key) => key.endsWith(".png"))).toHaveLength(40);
     expect(keys.filter((key) => !key.includes("/items/"))).toEqual(
-      ["batch.json", "input-0.idx", "input-0.jsonl", "manifest.json", "results.jsonl"].map(
+      ["batch.json", "input-0.idx", "input-0.jsonl", "manifest.json", "results.jsonl", "windows/0.json"].map(
         (name) => `batches/${batch}/${name}`,
       ),
     );
