@@ -42,13 +42,8 @@ export type CreateDeps = {
     delayMs: number,
   ) => Promise<void>;
   readonly enqueueRecord: (ref: AttemptRef) => Promise<void>;
-  /** Resolves when the moment has come; at once if it has passed. */
-  readonly waitUntil: (atMs: number) => Promise<void>;
-  /**
-   * Where the provider tolerates no burst: send so long after the errand was taken, not as soon as possible. Errands
-   * are taken at even intervals; what the row and the claim took mustn't make the intervals uneven. Else 0.
-   */
-  readonly sendAfterMs: number;
+  /** Resolves when an errand taken at that moment may be sent: at once, unless the provider tolerates no burst. */
+  readonly waitForTurn: (takenAtMs: number) => Promise<void>;
   readonly nonce: () => string;
   readonly clock: () => number;
   readonly random: () => number;
@@ -78,7 +73,7 @@ export async function createPrediction(
   });
   if (claim.answer !== "moved") return takeUp(errand, claim, deps);
 
-  await deps.waitUntil(takenAtMs + deps.sendAfterMs);
+  await deps.waitForTurn(takenAtMs);
   if (deps.clock() - claimedAtMs > INTENT_FRESH_MS || signal.aborted) {
     await deps.move(errand, "giveBack", { nowMs: deps.clock(), nonce });
     return { kind: "snooze", untilMs: deps.clock() + SECOND };

@@ -20,7 +20,9 @@ import type { Errand } from "../src/core/keeping.ts";
 import { type AttemptRef, errandId } from "../src/core/naming.ts";
 import { DEFAULT_POLL_POLICY, OUTPUT_LIFETIME_MS } from "../src/core/polling.ts";
 import { predictionId } from "../src/core/prediction.ts";
+import { MINUTE } from "../src/core/time.ts";
 import type { OpenItemFields } from "../src/ledger/ledger.ts";
+import { steadySends } from "../src/providers/steady-sends.ts";
 import { type Consumer, consume } from "../src/queues/consume.ts";
 import {
   copyQueue,
@@ -51,8 +53,8 @@ const MAX_OUTPUT_BYTES = 50 * 1024 ** 3;
 /** Follow's share of an account's reads; cancels, sweeps and audits have the rest. */
 const FOLLOW_SHARE = 0.8;
 
-/** Longer than a row and a claim take but for a few in a thousand. */
-const STEADY_SEND_MS = 40;
+/** See `steady-sends.ts`: a row and a claim need a few milliseconds; this leaves room for a busy moment. */
+const SEND_OFFSET_MS = 40;
 
 export type RunningStages = {
   /** Stops taking jobs and lets running ones end. */
@@ -142,11 +144,14 @@ function create(services: Services, account: Account, log: Logger): Consumer {
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
     enqueueFollow: queues.follow,
     enqueueRecord: queues.record,
-    waitUntil: async (atMs) => {
-      const leftMs = atMs - Date.now();
-      if (leftMs > 0) await sleep(leftMs);
-    },
-    sendAfterMs: account.toleratesBurst ? 0 : STEADY_SEND_MS,
+    waitForTurn: account.toleratesBurst
+      ? async () => undefined
+      : steadySends({
+          intervalMs: MINUTE / account.createsPerMinute,
+          offsetMs: SEND_OFFSET_MS,
+          clock: Date.now,
+          sleep,
+        }),
     nonce: randomUUID,
     clock: Date.now,
     random: Math.random,

@@ -62,8 +62,7 @@ function depsOf({ line, provider }: World): CreateDeps {
     enqueueFollow: queues.follow,
     enqueueRecord: queues.record,
     nonce: () => `nonce-${nonces++}`,
-    waitUntil: async () => undefined,
-    sendAfterMs: 0,
+    waitForTurn: async () => undefined,
     clock,
     random: () => 0.5,
     policy: DEFAULT_POLL_POLICY,
@@ -92,25 +91,25 @@ describe("one create", () => {
     ]);
   });
 
-  test("waits for its moment with the claim in hand, where creates must leave at even intervals", async ({ line }) => {
+  test("waits for its turn with the claim in hand, where creates must leave at even intervals", async ({ line }) => {
     const world = await openWorld(line, answerNumber);
     const moments: number[] = [];
-    const waitUntil = async (atMs: number) => {
+    const waitForTurn = async (takenAtMs: number) => {
       expect(await stateOf(world)).toBe("claimed");
       expect(world.provider.books).toEqual([]);
-      moments.push(atMs);
+      moments.push(takenAtMs);
     };
-    await run(world, { ...depsOf(world), sendAfterMs: 40, waitUntil });
-    expect(moments).toEqual([NOON + 40]);
+    await run(world, { ...depsOf(world), waitForTurn });
+    expect(moments).toEqual([NOON]);
     expect(world.provider.books).toHaveLength(1);
   });
 
-  test("that waited too long for its moment is given back unsent", async ({ line }) => {
+  test("that waited too long for its turn is given back unsent", async ({ line }) => {
     const world = await openWorld(line, answerNumber);
-    const waitUntil = async () => {
+    const waitForTurn = async () => {
       line.clock.forward(6_000);
     };
-    expect(await run(world, { ...depsOf(world), waitUntil })).toMatchObject({ kind: "snooze" });
+    expect(await run(world, { ...depsOf(world), waitForTurn })).toMatchObject({ kind: "snooze" });
     expect(world.provider.books).toEqual([]);
     expect(await stateOf(world)).toBe("waiting");
   });
@@ -258,7 +257,7 @@ describe("killed after any effect and run again twice,", () => {
         expect(seen.books, `creates, died after ${diedAfter}`).toBeLessThanOrEqual(1);
         // The claim is effect 1; from there on until an answer is written down, nobody can know.
         const claimStood =
-          ["create", "waitUntil"].includes(diedAfter) ||
+          ["create", "waitForTurn"].includes(diedAfter) ||
           n === 1 ||
           diedAfter === "keepEnding" ||
           diedAfter === "pauseAccount";
