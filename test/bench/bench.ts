@@ -1,7 +1,7 @@
 /**
  * Measures Outlast on the machine it runs on, and prints tables of numbers beside their goals:
  *
- *     npm run bench                     everything, about 15 minutes
+ *     npm run bench                     everything, about 10 minutes
  *     npm run bench -- pace memory      only these
  *     npm run bench -- --short          smaller sizes, under a minute each: a quick look, not a statement
  *
@@ -10,7 +10,8 @@
  * only watches. Whatever happens, they and their folders are gone at the end.
  */
 
-import { cpus, loadavg } from "node:os";
+import { cpus } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs, styleText } from "node:util";
 import { measureMemory } from "./memory.ts";
 import { measurePace } from "./pace.ts";
@@ -25,8 +26,11 @@ const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<void>>
   memory: measureMemory,
 };
 
-/** Above it others are at work, and rates and CPU times say as much about them. */
-const QUIET_LOAD = 0.5;
+/** Busier before we begin, others are at work, and rates and CPU times say as much about them. */
+const QUIET_SHARE = 0.1;
+const LOOK_MS = 2_000;
+
+const stopping = new AbortController();
 
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
@@ -36,15 +40,13 @@ async function main(): Promise<void> {
   const unknown = positionals.find((name) => !Object.hasOwn(BENCHES, name));
   if (unknown !== undefined) throw new Error(`there is no ${unknown}; there are ${Object.keys(BENCHES).join(", ")}`);
 
-  const stopping = new AbortController();
-  const stop = (signal: string) => stopping.abort(new Error(`stopped by ${signal}`));
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, stop);
-
-  const [load = 0] = loadavg();
-  console.log(
-    styleText("dim", `${cpus().length} cores, Node ${process.versions.node}, load ${fixed(load, 2)} at the start`),
-  );
-  if (load > QUIET_LOAD) console.log(styleText("yellow", "others are at work on this machine: the numbers are noisy"));
+  for (const name of ["SIGINT", "SIGTERM"] as const) {
+    process.once(name, () => stopping.abort(new Error(`stopped by ${name}`)));
+  }
+  const busy = await busyShare();
+  const machine = `${cpus().length} cores, Node ${process.versions.node}, ${fixed(busy * 100, 0)} % busy at the start`;
+  console.log(styleText("dim", machine));
+  if (busy > QUIET_SHARE) console.log(styleText("yellow", "others are at work on this machine: the numbers are noisy"));
 
   for (const [name, bench] of Object.entries(BENCHES)) {
     if (positionals.length > 0 && !positionals.includes(name)) continue;
@@ -53,7 +55,24 @@ async function main(): Promise<void> {
   }
 }
 
+/** How much of all cores' time is used by others, before anything of ours runs. */
+async function busyShare(): Promise<number> {
+  const read = () =>
+    cpus().reduce(
+      (sum, { times }) => ({
+        idle: sum.idle + times.idle,
+        all: sum.all + times.user + times.nice + times.sys + times.irq + times.idle,
+      }),
+      { idle: 0, all: 0 },
+    );
+  const before = read();
+  await sleep(LOOK_MS, undefined, { signal: stopping.signal });
+  const after = read();
+  return 1 - (after.idle - before.idle) / (after.all - before.all);
+}
+
 await main().catch((error: unknown) => {
-  console.error(error instanceof Error ? error.message : String(error));
+  const reason: unknown = stopping.signal.aborted ? stopping.signal.reason : error;
+  console.error(reason instanceof Error ? reason.message : String(reason));
   process.exitCode = 1;
 });

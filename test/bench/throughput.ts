@@ -73,6 +73,7 @@ export async function measureThroughput({ short, signal }: BenchOptions): Promis
       ];
     }),
   );
+  printNote("middle 80 %: of the receipts, which come bunched, since everything is created first");
   printTable(
     "What an item costs",
     ["", "Redis trips", "commands", "worker CPU ms", "Redis CPU ms", "emulator CPU ms", "loop busy"],
