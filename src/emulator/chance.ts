@@ -4,7 +4,13 @@
  */
 
 import { hash } from "node:crypto";
-import type { Duration } from "./options.ts";
+
+/** A log-normal length of time: half of all draws lie below the median. */
+export type Duration = {
+  readonly medianMs: number;
+  /** Standard deviation of the logarithm; 0 makes every draw the median, 1 spreads most of them over a factor of ten. */
+  readonly spread: number;
+};
 
 const ALPHANUMERICS = "0123456789abcdefghijklmnopqrstuvwxyz";
 

@@ -4,14 +4,7 @@
  */
 
 import { randomUUID } from "node:crypto";
-import { draw } from "./chance.ts";
-
-/** A log-normal length of time: half of all draws lie below the median. */
-export type Duration = {
-  readonly medianMs: number;
-  /** Standard deviation of the logarithm; 0 makes every draw the median, 1 spreads most of them over a factor of ten. */
-  readonly spread: number;
-};
+import { type Duration, draw } from "./chance.ts";
 
 export type EmulatorOptions = {
   /** The address to listen on. Default 127.0.0.1. */
