@@ -1,5 +1,5 @@
 /**
- * The environment → Config: the only reader of `process.env` (child processes get theirs from here too).
+ * The environment → Config. Entry points hand over `process.env`; nobody else knows the names of settings.
  *
  * All mistakes are reported at once. Secrets are wrapped, so that printing the configuration prints stars.
  */
@@ -55,7 +55,7 @@ export type Config = {
   readonly host: string;
   readonly port: number;
   readonly stateDir: string;
-  readonly logLevel: "silent" | "fatal" | "error" | "warn" | "info" | "debug" | "trace";
+  readonly logLevel: (typeof LOG_LEVELS)[number];
 };
 
 /** Every mistake of the settings, a line each. */
@@ -96,6 +96,8 @@ const checked = (parse: (text: string) => unknown) =>
     }
   });
 
+const LOG_LEVELS = ["silent", "fatal", "error", "warn", "info", "debug", "trace"] as const;
+
 const environment = z.object({
   REPLICATE_API_TOKEN: z.string().optional(),
   COMETAPI_KEY: z.string().optional(),
@@ -111,7 +113,7 @@ const environment = z.object({
   OUTLAST_HOST: z.string().default("127.0.0.1"),
   OUTLAST_PORT: z.coerce.number({ error: "isn't a number" }).int().min(0).max(65_535).default(7_700),
   OUTLAST_STATE_DIR: z.string().default(".outlast"),
-  OUTLAST_LOG_LEVEL: z.enum(["silent", "fatal", "error", "warn", "info", "debug", "trace"]).default("info"),
+  OUTLAST_LOG_LEVEL: z.enum(LOG_LEVELS, { error: `is one of ${LOG_LEVELS.join(", ")}` }).default("info"),
 });
 
 /** An account that somebody else works for: enough to submit to it and to show it. */
@@ -137,8 +139,8 @@ export const VARIABLES: readonly string[] = Object.keys(environment.shape);
 const accountsFile = z.record(
   z.string(),
   z.strictObject({
-    provider: z.enum(["replicate", "cometapi"]),
-    token: z.string().min(1),
+    provider: z.enum(["replicate", "cometapi"], { error: "is replicate or cometapi" }),
+    token: z.string({ error: "is missing: the provider's token, as text" }).min(1, "is empty"),
     base_url: baseUrl.optional(),
     creates_per_minute: perMinute.optional(),
     reads_per_minute: perMinute.optional(),
@@ -160,6 +162,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   const read = environment.safeParse(set);
   if (!read.success) {
     mistakes.push(...read.error.issues.map((issue) => `${issue.path.join(".")} ${issue.message}`));
+    // The file has mistakes of its own to tell.
+    readAccountsFile(set["OUTLAST_ACCOUNTS"], mistakes);
     throw new ConfigError(mistakes);
   }
   const settings = read.data;
@@ -231,7 +235,8 @@ function readAccountsFile(file: string | undefined, mistakes: string[]): z.outpu
     );
   } catch (error) {
     // A JSON error may quote the file's text, and with it a token: only its kind is told.
-    const why = error instanceof SyntaxError ? "it isn't JSON" : (error as Error).message;
+    const { code } = error as NodeJS.ErrnoException;
+    const why = error instanceof SyntaxError ? "it isn't JSON" : code === "ENOENT" ? "there is no such file" : code;
     mistakes.push(`OUTLAST_ACCOUNTS: ${file} can't be read: ${why}`);
   }
   return {};

@@ -73,7 +73,7 @@ export async function openServices(config: Config, use: "worker" | "command"): P
 
   const redis = await connectRedis(config.redisUrl, use);
   opened.defer(() => redis.disconnect());
-  await requireSoundRedis(redis, config.redisUrl);
+  await requireSoundRedis(redis, config.redisUrl, use);
 
   const bucket = await openBucket(config.bucket, {
     ...(config.s3Endpoint !== null && { endpoint: config.s3Endpoint }),

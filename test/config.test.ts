@@ -38,10 +38,24 @@ test("all mistakes are told at once, each with its variable", () => {
     OUTLAST_CREATES_PER_MINUTE: "0",
     OUTLAST_OUTPUT_HOSTS: "http://x/",
     OUTLAST_BUKET: "file:x",
+    OUTLAST_LOG_LEVEL: "loud",
+    OUTLAST_ACCOUNTS: "/no/such/file.json",
   });
-  for (const name of ["PORT", "BUCKET", "REDIS_URL", "CREATES_PER_MINUTE", "OUTPUT_HOSTS", "BUKET"]) {
-    expect(mistakes.filter((mistake) => mistake.startsWith(`OUTLAST_${name} `))).toHaveLength(1);
+  for (const name of [
+    "PORT",
+    "BUCKET",
+    "REDIS_URL",
+    "CREATES_PER_MINUTE",
+    "OUTPUT_HOSTS",
+    "BUKET",
+    "LOG_LEVEL",
+    "ACCOUNTS",
+  ]) {
+    expect(mistakes.filter((mistake) => new RegExp(`^OUTLAST_${name}[ :]`).test(mistake))).toHaveLength(1);
   }
+  expect(mistakes.join("\n")).toMatch(
+    /LOG_LEVEL is one of silent, .*\n.*file\.json can't be read: there is no such file/s,
+  );
 });
 
 test("an empty variable counts as not set", () => {

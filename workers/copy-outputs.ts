@@ -2,8 +2,9 @@
  * Streams every output file of a prediction into the bucket, and proves that what arrived is what was sent.
  *
  * The queue is ordered by expiry, nearest first, since the provider deletes the files an hour after it made them.
- * Trouble on the way is tried again until the expiry; a file that is gone, or never will be right, fails the item:
- * what can't be kept whole is never called saved.
+ * Trouble on the way is tried again until the expiry, an answer that the file is gone or a body that isn't right as
+ * well: it is paid for. What can't be had by then, or may not be fetched at all, fails the item: what can't be kept
+ * whole is never called saved.
  *
  * If this process dies:
  *   before or between copies   they are made again, under the same keys: same bytes, atomic puts.
@@ -60,9 +61,7 @@ async function copyAll(errand: CopyErrand, ending: Ending, deps: CopyDeps, signa
     try {
       copied.push(await deps.copyFile(errand, file, signal));
     } catch (error) {
-      const hopeless =
-        error instanceof DownloadError && (error.kind !== "transient" || deps.clock() > errand.expiresAtMs + GRACE_MS);
-      if (!hopeless) throw error;
+      if (!(error instanceof DownloadError) || !isHopeless(error, errand, deps.clock())) throw error;
       return {
         ...ending,
         end: "failed",
@@ -72,4 +71,19 @@ async function copyAll(errand: CopyErrand, ending: Ending, deps: CopyDeps, signa
     }
   }
   return { ...ending, copied };
+}
+
+function isHopeless({ kind }: DownloadError, { expiresAtMs }: CopyErrand, nowMs: number): boolean {
+  switch (kind) {
+    case "refused-host":
+    case "too-large":
+      return true;
+    case "gone":
+    case "bad-body":
+      return nowMs > expiresAtMs;
+    case "transient":
+      return nowMs > expiresAtMs + GRACE_MS;
+    default:
+      return kind satisfies never;
+  }
 }

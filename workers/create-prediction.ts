@@ -52,6 +52,8 @@ export type CreateDeps = {
 
 /** An intent older than this, counted from before the claim, isn't acted on: who knows what happened meanwhile. */
 const INTENT_FRESH_MS = 5 * SECOND;
+/** A create that was sent is heard out, also by a worker that lost its lock or is told to stop: its answer may still be bound. */
+const UNTIL_ITS_DEADLINE = new AbortController().signal;
 
 export async function createPrediction(
   errand: CreateErrand,
@@ -74,7 +76,9 @@ export async function createPrediction(
   if (claim.answer !== "moved") return takeUp(errand, claim, deps);
 
   await deps.waitForTurn(takenAtMs);
-  if (deps.clock() - claimedAtMs > INTENT_FRESH_MS || signal.aborted) {
+  const intentAgeMs = deps.clock() - claimedAtMs;
+  // Below zero the clock was set, and nobody knows how old it is.
+  if (intentAgeMs > INTENT_FRESH_MS || intentAgeMs < 0 || signal.aborted) {
     await deps.move(errand, "giveBack", { nowMs: deps.clock(), nonce });
     return { kind: "snooze", untilMs: deps.clock() + SECOND };
   }
@@ -82,7 +86,7 @@ export async function createPrediction(
   try {
     const { id } = await deps.provider.create(
       { target: row.target, input: row.input, cancelAfterMs: deps.policy.deadlineMs },
-      signal,
+      UNTIL_ITS_DEADLINE,
     );
     return await follow(errand, { id, startedAtMs: claimedAtMs }, nonce, deps);
   } catch (error) {
@@ -150,7 +154,7 @@ async function takeUp(ref: AttemptRef, claim: MoveAnswer, deps: CreateDeps): Pro
   } else if (claim.state === "running" && claim.predictionId !== null) {
     await deps.enqueueFollow(
       ref,
-      { id: claim.predictionId, startedAtMs: nowMs },
+      { id: claim.predictionId, startedAtMs: claim.intentAtMs ?? nowMs },
       firstPollDelayMs(deps.random(), deps.policy),
     );
   } else if (claim.state === "recording") {

@@ -61,7 +61,7 @@ const PAUSE_MS = SECOND;
 /** Batches that take turns in one feed; the oldest ones. */
 const MAX_TURNS = 100;
 /** Copies and records that may wait before feeding stops. */
-const MAX_SAVING_BACKLOG = 5_000;
+const MAX_SAVING_BACKLOG = 1_000;
 /** A script that notes the fed rows stays short. */
 const MAX_ROWS = 1_000;
 

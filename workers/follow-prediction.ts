@@ -20,7 +20,7 @@ import { answerOf, type Ending } from "../src/core/receipt.ts";
 import { decideAfterPoll } from "../src/core/retrying.ts";
 import { SECOND } from "../src/core/time.ts";
 import type { MoveAnswer, MoveOptions } from "../src/ledger/ledger.ts";
-import { type Provider, ProviderError } from "../src/providers/provider.ts";
+import { type Provider, ProviderAnswerError, ProviderError } from "../src/providers/provider.ts";
 import type { FollowErrand } from "../src/queues/queues.ts";
 
 export type FollowDeps = {
@@ -49,6 +49,11 @@ export async function followPrediction(
   try {
     prediction = await deps.provider.get(errand.predictionId, signal);
   } catch (error) {
+    if (error instanceof ProviderAnswerError) {
+      // Loud, but bounded like any other poll: past its deadline it is canceled, and at last given up.
+      deps.warn(`prediction ${errand.predictionId}: ${error.message}; it is polled again`);
+      return pollAgain(errand, deps, signal);
+    }
     if (!(error instanceof ProviderError)) throw error;
     return afterFailedPoll(errand, error, deps, signal);
   }
@@ -95,7 +100,15 @@ async function keepSuccess(errand: FollowErrand, prediction: Prediction, deps: F
       deps,
     );
   }
-  if (filesOf(prediction.output).length === 0) return conclude(errand, ending, deps);
+  const files = countFiles(prediction.output);
+  if (files === null) {
+    return conclude(
+      errand,
+      { ...ending, end: "failed", error: "succeeded, but its output holds too many files, or is nested too deeply" },
+      deps,
+    );
+  }
+  if (files === 0) return conclude(errand, ending, deps);
 
   const moved = await deps.move(errand, "succeed", {
     nowMs: deps.clock(),
@@ -105,6 +118,15 @@ async function keepSuccess(errand: FollowErrand, prediction: Prediction, deps: F
   const createdAtMs = prediction.createdAt === null ? Number.NaN : Date.parse(prediction.createdAt);
   await deps.enqueueCopy(errand, (Number.isNaN(createdAtMs) ? errand.startedAtMs : createdAtMs) + OUTPUT_LIFETIME_MS);
   return DONE;
+}
+
+function countFiles(output: unknown): number | null {
+  try {
+    return filesOf(output).length;
+  } catch (error) {
+    if (error instanceof RangeError) return null;
+    throw error;
+  }
 }
 
 async function conclude(errand: FollowErrand, ending: Ending, deps: FollowDeps): Promise<StageOutcome> {

@@ -9,7 +9,7 @@
 
 import { type ItemByte, isEnd } from "../src/core/item.ts";
 import { type Errand, errandFor, UNTOUCHED_MS } from "../src/core/keeping.ts";
-import type { AccountName, AttemptRef, BatchId } from "../src/core/naming.ts";
+import { type AccountName, type AttemptRef, type BatchId, errandId } from "../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../src/core/outcome.ts";
 import type { BatchStanding, OpenItemFields } from "../src/ledger/ledger.ts";
 
@@ -26,10 +26,11 @@ export type KeepDeps = {
   readonly unfinishedBatches: (account: AccountName, limit: number) => Promise<readonly BatchId[]>;
   readonly standing: (account: AccountName, batch: BatchId) => Promise<BatchStanding | null>;
   readonly enqueueFinish: (account: AccountName, batch: BatchId) => Promise<void>;
+  readonly warn: (fields: Readonly<Record<string, unknown>>, message: string) => void;
   readonly clock: () => number;
 };
 
-/** A run looks at so many items and batches of an account; the rest have their turn a minute later. */
+/** A run looks at so many items of an account, the longest untouched first, and at so many of its oldest batches. */
 const LIMIT = 1_000;
 
 export async function keepItems(deps: KeepDeps, signal: AbortSignal): Promise<StageOutcome> {
@@ -37,7 +38,11 @@ export async function keepItems(deps: KeepDeps, signal: AbortSignal): Promise<St
     await deps.reviveFeed(account);
     for (const ref of await deps.untouched(account, deps.clock() - UNTOUCHED_MS, LIMIT)) {
       if (signal.aborted) return DONE;
-      await keepItem(ref, deps);
+      // One that can't be helped must not keep the others waiting.
+      await keepItem(ref, deps).catch(async (error: unknown) => {
+        deps.warn({ item: errandId(ref), err: error }, "an item stands still and couldn't be given its errand");
+        await deps.touch(ref, deps.clock());
+      });
     }
     for (const batch of await deps.unfinishedBatches(account, LIMIT)) {
       const standing = await deps.standing(account, batch);

@@ -6,7 +6,7 @@
  */
 
 import { requireSoundBucket } from "../src/bucket/check-bucket.ts";
-import { readConfig } from "../src/config.ts";
+import { ConfigError, readConfig } from "../src/config.ts";
 import { SECOND } from "../src/core/time.ts";
 import { openLog } from "../src/log.ts";
 import { openServices } from "../src/wiring.ts";
@@ -23,6 +23,11 @@ export async function runWorker(
   const log = openLog(config.logLevel);
   await using services = await openServices(config, "worker");
   await requireSoundBucket(services.bucket);
+  if (config.accounts.length === 0) {
+    throw new ConfigError([
+      "there is no account to work for: set REPLICATE_API_TOKEN or COMETAPI_KEY, or OUTLAST_ACCOUNTS",
+    ]);
+  }
   const running = await startStages(services, stages, log);
   log.info({ stages, accounts: services.accounts.map(({ name }) => name), bucket: services.bucket.url }, "working");
 

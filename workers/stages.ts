@@ -254,7 +254,10 @@ function keep(services: Services, log: Logger): Consumer {
     },
     unfinishedBatches: ledger.unfinishedBatches,
     standing: ledger.standing,
-    enqueueFinish: queues.finish,
+    enqueueFinish: async (account, batch) => {
+      if (!(await queues.retryFailed(finishQueue.name, batch))) await queues.finish(account, batch);
+    },
+    warn: (fields, message) => log.warn(fields, message),
     clock: Date.now,
   };
   return consume(keepQueue, (_nothing, signal) => keepItems(deps, signal), at(services, log));

@@ -1,5 +1,6 @@
 /** JSONL: a JSON value a line. Lines of white space are skipped. */
 
+import { parseExactJson } from "./exact-json.ts";
 import { type AtLine, decode, type Line, NOT_UTF8 } from "./row-lines.ts";
 
 export async function* jsonlValues(
@@ -22,8 +23,9 @@ export async function* jsonlValues(
 
 function parsed(text: string): { readonly value: unknown } | { readonly reason: string } {
   try {
-    return { value: JSON.parse(text) as unknown };
+    return { value: parseExactJson(text) };
   } catch (error) {
-    return { reason: `not JSON: ${error instanceof Error ? error.message.slice(0, 200) : String(error)}` };
+    const why = (error as Error).message.slice(0, 200);
+    return { reason: why.startsWith("the number ") ? why : `not JSON: ${why}` };
   }
 }

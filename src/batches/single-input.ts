@@ -22,6 +22,8 @@ export class InputRefused extends Error {
 /** What admission needs to know of an account. */
 export type AdmittingAccount = { readonly name: AccountName; readonly targets: ReadonlySet<Target["kind"]> };
 
+const KNOWN_KEYS: ReadonlySet<string> = new Set(["input", "id", "model", "version", "deployment"]);
+
 /** Reads what a producer put into the inputs queue. The tenant of that queue is `default`. Throws InputRefused. */
 export function readInputJob(job: InputJob, accounts: readonly AdmittingAccount[]): SingleInput {
   if (typeof job.data !== "object" || job.data === null || Array.isArray(job.data)) {
@@ -30,6 +32,15 @@ export function readInputJob(job: InputJob, accounts: readonly AdmittingAccount[
     );
   }
   const { account: wanted, reply_to: replyTo, ...rest } = job.data as Record<string, unknown>;
+  const unknown = Object.keys(rest).filter((key) => !KNOWN_KEYS.has(key));
+  if (unknown.length > 0) {
+    throw new InputRefused(
+      `unknown key ${JSON.stringify(unknown[0])}: an input has ${[...KNOWN_KEYS].join(", ")}, account and reply_to`,
+    );
+  }
+  if (rest["model"] === undefined && rest["version"] === undefined && rest["deployment"] === undefined) {
+    throw new InputRefused("names no model: add `model`, `version` or `deployment`");
+  }
   const account = chooseAccount(wanted, accounts);
   const read = readRow(rest, {});
   if (!read.ok) throw new InputRefused(read.reason);

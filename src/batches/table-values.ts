@@ -7,6 +7,7 @@
  */
 
 import { quote } from "../core/rows.ts";
+import { parseExactJson } from "./exact-json.ts";
 import { type AtLine, decode, NOT_UTF8 } from "./row-lines.ts";
 import { RowsError } from "./rows-error.ts";
 
@@ -135,7 +136,7 @@ function convert(text: string, type: CellType): unknown {
     }
     case "json":
       try {
-        return JSON.parse(text) as unknown;
+        return parseExactJson(text);
       } catch {
         return undefined;
       }

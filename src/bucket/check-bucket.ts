@@ -26,7 +26,11 @@ const RACERS = 8;
 /** Throws a BucketError with the first fault: nothing is bought that couldn't be kept. */
 export async function requireSoundBucket(bucket: Bucket): Promise<void> {
   const fault = (await checkBucket(bucket)).findings.find((finding) => !finding.ok);
-  if (fault !== undefined) throw new BucketError("failed", `the bucket ${bucket.url} can't be used: ${fault.sentence}`);
+  if (fault !== undefined)
+    throw new BucketError(
+      "failed",
+      `the bucket ${bucket.url} can't be used: ${fault.sentence} Mend it, or set OUTLAST_BUCKET to another.`,
+    );
 }
 
 export async function checkBucket(bucket: Bucket): Promise<BucketReport> {

@@ -22,13 +22,6 @@ export function encodeIndex(first: number, rowEnds: readonly number[]): Buffer {
   return index;
 }
 
-export type PartIndex = { readonly first: number; readonly rowEnds: readonly number[] };
-
-export function decodeIndex(index: Buffer): PartIndex {
-  const [first = 0, ...rowEnds] = numbersOf(index);
-  return { first, rowEnds };
-}
-
 /**
  * Where up to `count` rows from item `index` on stand in a part; fewer at the part's end, none past it.
  * `first`: the item index of the part's first row.

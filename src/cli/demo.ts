@@ -63,7 +63,6 @@ async function runDemo(options: DemoOptions): Promise<number> {
   const logFile = path.join(folder, "demo.log");
   const log = openSync(logFile, "w", 0o600);
 
-  say(paint("bold", "Outlast demo"));
   await using system = await openSystem({
     env: demoEnvironment(folder),
     workers: 1,
@@ -73,6 +72,7 @@ async function runDemo(options: DemoOptions): Promise<number> {
     beforeWork: forgetUnfinished,
   });
   end.onSecond(() => system.abandon());
+  say(paint("bold", "Outlast demo"));
   say(
     `predictions from the emulator, which costs nothing; watch the queues at ${paint("cyan", `${system.up.dashboard_url}/queues`)}`,
   );

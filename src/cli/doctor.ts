@@ -2,7 +2,7 @@
  * `outlast doctor`: looks at everything that a run leans on, and says of each thing whether it holds, in one line.
  *
  * Looks at what the settings name; where they name no Redis, at what a running `outlast up` uses. Spends nothing, and
- * leaves nothing behind: what it writes into the bucket it removes again.
+ * leaves nothing in the bucket: what it writes there it removes again.
  */
 
 import { Command } from "commander";

@@ -23,13 +23,13 @@ export function resumeCommand(): Command {
         const known = accounts.map(({ name }) => name).join(", ") || "none";
         throw new CommandError(`there is no account ${JSON.stringify(options.account)} (known: ${known})`);
       }
+      if (reason === null) {
+        say(`account ${account} wasn't paused`);
+        return;
+      }
       await writeAccountAct(bucket, account, { act: "resume", at: new Date().toISOString() });
-      const wasPaused = await ledger.resumeAccount(account);
+      await ledger.resumeAccount(account);
       await queues.wakeFeed(account);
-      say(
-        wasPaused
-          ? `account ${account} goes on; it was paused because ${harmless(reason ?? "of a reason that is gone")}`
-          : `account ${account} wasn't paused`,
-      );
+      say(`account ${account} goes on; it was paused because ${harmless(reason)}`);
     });
 }

@@ -10,6 +10,8 @@ import type { View } from "./progress-bar.ts";
 /** Nothing has moved for so long, and nothing is in flight: perhaps nobody works. */
 const STILL_MS = 10 * SECOND;
 
+const CALM_MS = 10 * SECOND;
+
 export type Track = {
   take(report: BatchReport, nowMs: number): void;
   /** Null before the first report. */
@@ -44,7 +46,13 @@ export function openTrack(kind: BatchKind, createsPerMinute: number | null): Tra
     view(nowMs) {
       if (last === null) return null;
       const perSecond = pacePerSecond(samples, nowMs);
-      return { report: last.report, perSecond, estimate: estimate(last.report, perSecond, nowMs - last.atMs) };
+      // From a short while one can't say how long the rest will take: the limit tells better.
+      const calm = createsPerMinute === null || nowMs - (samples[0]?.atMs ?? nowMs) >= CALM_MS;
+      return {
+        report: last.report,
+        perSecond,
+        estimate: estimate(last.report, calm ? perSecond : 0, nowMs - last.atMs),
+      };
     },
   };
 }

@@ -77,7 +77,12 @@ function upLines({ up, config, ownRedis, workerEnv }: System, workers: number, p
     ...account.map((text, at) => [at === 0 ? "account" : "", text] as const),
     ["workers", workers === 0 ? `none; to start one: ${shellOf(workerEnv)} ${OUTLAST} worker` : String(workers)],
     ["submit", submit],
-    ["stop", "Ctrl-C; what is under way goes on at the next start"],
+    [
+      "stop",
+      up.emulator === null
+        ? "Ctrl-C; what is under way goes on at the next start"
+        : "Ctrl-C; batches go on at the next start, but the emulator forgets what it was running: those items end as failed",
+    ],
   ];
   return [paint("bold", "outlast is up"), "", ...facts.map(([name, value]) => `  ${padEnd(name, 11)}${value}`), ""];
 }

@@ -2,12 +2,15 @@
  * The life of an attempt: its states, and every legal step between them.
  *
  *     waiting ──claim──► claimed ──bind──► running ──succeed──► copying
- *        ▲                │ │ │  ▲            │                    │
- *        └────giveBack────┘ │ └──│── refuse ──┤ conclude           │ finishCopy
- *                           │    │            ▼                    │
- *                         doubt  bind      recording ◄─────────────┘
- *                           ▼    │            │
- *                         unclear┘            └─ save | fail | cancel ─► saved | failed | canceled
+ *        ▲                │ │ │               │                    │
+ *        ├────giveBack────┘ │ └─── refuse ──┐ conclude             │ finishCopy
+ *        │                  │               ▼ ▼                    │
+ *        │                doubt          recording ◄───────────────┘
+ *        │                  ▼               ▲ │
+ *        └────giveBack── unclear ─ refuse ──┘ └─ save | fail | cancel ─► saved | failed | canceled
+ *                           └─ bind ─► running
+ *
+ * What leads out of `unclear` is the late answer of the request itself.
  *
  * One byte per item holds both: the attempt in the high nibble (1 to 15), the state in the low one. A byte of 0
  * is an item nobody has touched: attempt 1, waiting. The ledger's one Lua script makes every step and is handed
@@ -40,8 +43,8 @@ type Step = { readonly from: readonly ItemState[]; readonly to: ItemState };
 export const ITEM_STEPS = {
   /** The intent to buy is written; from here on the item may cost money. */
   claim: { from: ["waiting"], to: "claimed" },
-  /** The request surely wasn't accepted; somebody may claim the item again. */
-  giveBack: { from: ["claimed"], to: "waiting" },
+  /** The request surely wasn't accepted, says its own sender, late or not; somebody may claim the item again. */
+  giveBack: { from: ["claimed", "unclear"], to: "waiting" },
   /** Nobody knows whether the provider accepted the request. */
   doubt: { from: ["claimed"], to: "unclear" },
   /** The provider's answer names the prediction, late or not. */

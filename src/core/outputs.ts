@@ -17,22 +17,25 @@ export type OutputFile = {
 export const MAX_FILES = 10_000;
 const MAX_DEPTH = 64;
 
-/** The files of an output, depth first, in the order in which JSON writes them; a URL named twice is one file. */
+/** The files of an output, depth first, in the order in which JSON writes them; a URL named twice is one file. Throws RangeError past 10,000 files or 64 levels. */
 export function filesOf(output: unknown): readonly OutputFile[] {
   const files = new Map<string, OutputFile>();
-  visit(output, 0, (text) => {
+  const collect = (text: string) => {
     if (isFileUrl(text) && !files.has(text)) {
       if (files.size === MAX_FILES) throw new RangeError(`an output holds more than ${MAX_FILES} files`);
       files.set(text, { n: files.size, url: text, extension: extensionOf(text) });
     }
-    return text;
+  };
+  visit(output, 0, collect, () => {
+    throw new RangeError(`an output is nested deeper than ${MAX_DEPTH}`);
   });
   return [...files.values()];
 }
 
 /** The output with every file URL that `keyOf` knows replaced by its key. */
 export function withKeys(output: unknown, keyOf: (url: string) => string | undefined): unknown {
-  return visit(output, 0, (text) => (isFileUrl(text) ? (keyOf(text) ?? text) : text));
+  const replace = (text: string) => (isFileUrl(text) ? (keyOf(text) ?? text) : text);
+  return visit(output, 0, replace, (deeper) => deeper);
 }
 
 export function isFileUrl(text: string): boolean {
@@ -48,12 +51,19 @@ export function extensionOf(url: string): string | null {
   return /\.([a-z0-9]{1,8})$/i.exec(name)?.[1]?.toLowerCase() ?? null;
 }
 
-function visit(value: unknown, depth: number, onText: (text: string) => unknown): unknown {
+function visit(
+  value: unknown,
+  depth: number,
+  onText: (text: string) => unknown,
+  onDeeper: (value: unknown) => unknown,
+): unknown {
   if (typeof value === "string") return onText(value);
   if (typeof value !== "object" || value === null) return value;
-  if (depth === MAX_DEPTH) throw new RangeError(`an output is nested deeper than ${MAX_DEPTH}`);
-  if (Array.isArray(value)) return value.map((entry) => visit(entry, depth + 1, onText));
-  return Object.fromEntries(Object.entries(value).map(([name, entry]) => [name, visit(entry, depth + 1, onText)]));
+  if (depth === MAX_DEPTH) return onDeeper(value);
+  if (Array.isArray(value)) return value.map((entry) => visit(entry, depth + 1, onText, onDeeper));
+  return Object.fromEntries(
+    Object.entries(value).map(([name, entry]) => [name, visit(entry, depth + 1, onText, onDeeper)]),
+  );
 }
 
 /**

@@ -46,9 +46,3 @@ export type Target =
   | { readonly kind: "version"; readonly version: string }
   | { readonly kind: "model"; readonly owner: string; readonly name: string }
   | { readonly kind: "deployment"; readonly owner: string; readonly name: string };
-
-const TERMINAL: ReadonlySet<string> = new Set(["succeeded", "failed", "canceled", "aborted"]);
-
-export function isTerminal(status: Prediction["status"]): status is TerminalStatus {
-  return TERMINAL.has(status);
-}

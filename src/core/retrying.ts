@@ -57,18 +57,19 @@ export type PollDecision =
   /** The provider doesn't know the prediction, and has had time to; or says that asking again won't help. */
   | { readonly kind: "gone"; readonly reason: string };
 
-/** A list or a read may lag behind a create; only after so long is a 404 believed. */
-const BELIEVE_404_AFTER_MS = 5 * MINUTE;
+/**
+ * A refusal may be another's: a wrong token, a proxy, a read that lags behind the create. While the outputs can still be
+ * had, what was bought isn't given up for one; after the hour there is nothing left to lose.
+ */
+const BELIEVE_REFUSAL_AFTER_MS = HOUR;
 
 /** A poll is safe to repeat, so the only question is how soon. `ageMs` is the prediction's. */
 export function decideAfterPoll(failure: Failure, ageMs: number): PollDecision {
   if (failure.status === 429) return { kind: "slow-down", forMs: pauseAfter429(failure) };
   if (failure.status === 401) return { kind: "pause-account", reason: `401: ${failure.detail}` };
-  if (failure.status === 404 && ageMs < BELIEVE_404_AFTER_MS) return { kind: "again" };
-  // 402 and 403 are about the account, and may pass: what was bought isn't given up for them.
-  if (failure.status === 402 || failure.status === 403) return { kind: "again" };
-  // What else is refused stays refused: a 404 that had its time, or an error that the provider says is final.
-  return failure.kind === "refused" ? { kind: "gone", reason: failure.detail } : { kind: "again" };
+  // 402 and 403 are about the account, and may pass.
+  const aboutIt = failure.kind === "refused" && failure.status !== 402 && failure.status !== 403;
+  return aboutIt && ageMs >= BELIEVE_REFUSAL_AFTER_MS ? { kind: "gone", reason: failure.detail } : { kind: "again" };
 }
 
 function pauseAfter429({ retryAfterMs }: Failure): number {

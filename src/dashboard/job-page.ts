@@ -178,7 +178,7 @@ function outputText(output: unknown): string {
 function noSuchJob(text: string, board: string): Html {
   return page(
     "no such job",
-    html`<p>Redis knows no attempt <code>${text.slice(0, 100)}</code>. A batch that has ended leaves Redis after a week; its receipts stay in the bucket. <a href="${board}">Back to the queues</a>.</p>`,
+    html`<p>Redis knows no attempt <code>${text.slice(0, 100)}</code>. Receipts stay in the bucket. <a href="${board}">Back to the queues</a>.</p>`,
     { board, emulated: false },
   );
 }

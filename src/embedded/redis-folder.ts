@@ -2,7 +2,7 @@
  * What stands in the folder of an embedded Redis, beside Redis's own data:
  *
  *   redis-port-<n>   the port of the folder's server, written once; the highest n counts
- *   redis.json       pid and port of the server, and the pid of its owner, for people and for `doctor`
+ *   redis.json       pid and port of the server, and the pid of its owner, for people
  *   redis.log        what the servers said, one after the other
  */
 

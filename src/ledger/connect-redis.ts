@@ -39,9 +39,11 @@ export async function connectRedis(url: string, use: "worker" | "command"): Prom
   return redis;
 }
 
-/** Throws RedisUnusable with the first fault. */
-export async function requireSoundRedis(redis: Redis, url: string): Promise<void> {
-  const fault = (await checkRedis(redis)).find((finding) => finding.level === "fault");
+/** Throws RedisUnusable with the first fault. Who works with money demands more: a warning is a fault to it. */
+export async function requireSoundRedis(redis: Redis, url: string, use: "worker" | "command"): Promise<void> {
+  const fault = (await checkRedis(redis)).find(
+    ({ level }) => level === "fault" || (use === "worker" && level === "warning"),
+  );
   if (fault !== undefined) throw new RedisUnusable(`Redis at ${withoutSecrets(url)}: ${fault.sentence}`);
 }
 
@@ -72,7 +74,7 @@ function persistenceFinding(info: ReadonlyMap<string, string>): RedisFinding {
   if (info.get("aof_enabled") === "1") return { level: "ok", sentence: "keeps an append-only file" };
   return {
     level: "warning",
-    sentence: "keeps no append-only file: a crash loses what was bought since the last snapshot; use appendonly yes",
+    sentence: "it keeps no append-only file, so a crash would forget what was bought: CONFIG SET appendonly yes",
   };
 }
 

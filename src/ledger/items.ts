@@ -30,6 +30,8 @@ export type MoveAnswer = {
   readonly predictionId: PredictionId | null;
   /** Items of the batch that haven't ended, unclear ones among them. */
   readonly left: number;
+  /** When the intent that stands was written; null where there is none. */
+  readonly intentAtMs: number | null;
 };
 
 export type MoveOptions = {
@@ -58,14 +60,20 @@ export type OpenItemFields = {
   readonly ending: string;
 };
 
-const moveReply = z.tuple([z.enum(["moved", "already", "paused", "lost"]), z.number(), z.string(), z.number()]);
+const moveReply = z.tuple([
+  z.enum(["moved", "already", "paused", "lost"]),
+  z.number(),
+  z.string(),
+  z.number(),
+  z.string(),
+]);
 
 export function itemsOf(redis: Redis, scripts: Scripts) {
   return {
     async move(ref: AttemptRef, step: ItemStep, options: MoveOptions): Promise<MoveAnswer> {
       const { account, batch, index, attempt } = ref;
       const { from, to } = ITEM_STEPS[step];
-      const [answer, state, predictionId, left] = moveReply.parse(
+      const [answer, state, predictionId, left, intentAt] = moveReply.parse(
         await scripts.outlastMove(
           REDIS_KEYS.bytes(account, batch),
           REDIS_KEYS.batch(account, batch),
@@ -97,6 +105,7 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
           ITEM_STATES[state] ?? raise(`Redis knows a state ${state} of ${errandId(ref)} that this version doesn't`),
         predictionId: predictionId === "" ? null : (predictionId as PredictionId),
         left,
+        intentAtMs: intentAt === "" ? null : Number(intentAt),
       };
     },
 

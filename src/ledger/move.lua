@@ -13,7 +13,8 @@
 --         handBack  true: nobody holds the errand any more, the feed is to give it out again
 --         set       fields for the item's hash, flat: name, value, name, value
 --         sums      fields to add to the batch's sums when the attempt ends, flat: name, whole number as a string
--- Returns { answer, state's number, the item's prediction id or '', items of the batch that haven't ended }
+-- Returns { answer, state's number, the item's prediction id or '', items of the batch that haven't ended,
+--           when the item's intent was written (ms) or '' }
 --   moved    done, now or by an earlier send of this very script
 --   already  this attempt stands in `to` already
 --   paused   a claim that the account's pause turned away; the row went back to the feed
@@ -29,7 +30,8 @@ local attempt, state = math.max(math.floor(byte / 16), 1), byte % 16
 local function answer(word, now)
   local counts = redis.call('HMGET', batch, 'items', 'saved', 'failed', 'canceled')
   local left = tonumber(counts[1] or 0) - tonumber(counts[2] or 0) - tonumber(counts[3] or 0) - tonumber(counts[4] or 0)
-  return { word, now, redis.call('HGET', item, 'prediction_id') or '', left }
+  local held = redis.call('HMGET', item, 'prediction_id', 'intent_at')
+  return { word, now, held[1] or '', left, held[2] or '' }
 end
 
 local function giveToFeed()
@@ -67,7 +69,8 @@ if STATES[state] == 'unclear' then redis.call('ZREM', unclear, m.member) end
 
 if to == 'waiting' then
   redis.call('DEL', item)
-  if m.handBack then giveToFeed() else redis.call('ZADD', open, m.nowMs, m.member) end
+  -- An unclear item's errand has ended.
+  if m.handBack or STATES[state] == 'unclear' then giveToFeed() else redis.call('ZADD', open, m.nowMs, m.member) end
 elseif to == 'saved' or to == 'failed' or to == 'canceled' then
   redis.call('DEL', item)
   redis.call('ZREM', open, m.member)

@@ -6,6 +6,8 @@
  * while after it was taken, and, within this process, never sooner than the interval after the one before.
  */
 
+import { SECOND } from "../core/time.ts";
+
 export type SteadySends = {
   /** The account's interval. */
   readonly intervalMs: number;
@@ -15,15 +17,19 @@ export type SteadySends = {
   readonly sleep: (ms: number) => Promise<unknown>;
 };
 
+/** Well within the time for which an intent is fresh. */
+const LONGEST_WAIT_MS = 2 * SECOND;
+
 /** Answers a function that resolves when an errand taken at `takenAtMs` may be sent. Turns go in the order of calls. */
 export function steadySends({ intervalMs, offsetMs, clock, sleep }: SteadySends): (takenAtMs: number) => Promise<void> {
   let lastAtMs = Number.NEGATIVE_INFINITY;
   return async (takenAtMs) => {
-    const atMs = Math.max(takenAtMs + offsetMs, lastAtMs + intervalMs);
+    // Bounded, so that a rate that was raised since, or a clock that was set, delays an errand and stops none.
+    const atMs = Math.min(Math.max(takenAtMs + offsetMs, lastAtMs + intervalMs), clock() + LONGEST_WAIT_MS);
     lastAtMs = atMs;
     const leftMs = atMs - clock();
     if (leftMs > 0) await sleep(leftMs);
     // Woken late, or late to begin with: the next one is counted from here.
-    lastAtMs = Math.max(lastAtMs, clock());
+    lastAtMs = Math.min(Math.max(lastAtMs, clock()), clock() + LONGEST_WAIT_MS);
   };
 }

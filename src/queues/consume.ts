@@ -31,6 +31,7 @@ export function consume<Payload>(
 ): Consumer {
   // The settings of a queue are written by who enqueues (`enqueue.ts`).
   const queue = new Queue(spec.name, { connection: redis, skipMetasUpdate: true });
+  queue.on("error", () => undefined); // the worker's own connection tells
   const worker = new Worker(
     spec.name,
     // BullMQ counts the declared parameters and hands over a signal only if there are three.
@@ -63,8 +64,14 @@ export function consume<Payload>(
     },
   );
   worker.on("failed", (job, error) => {
-    const last =
-      job === undefined || job.attemptsMade >= (job.opts.attempts ?? 1) || error.name === "UnrecoverableError";
+    const last = job === undefined || job.attemptsMade >= (job.opts.attempts ?? 1);
+    if (error.name === "UnrecoverableError") {
+      log.warn(
+        { queue: spec.name, job: job?.id, reason: error.message },
+        "a job can't succeed and stays in the failed set",
+      );
+      return;
+    }
     log[last ? "error" : "warn"](
       { queue: spec.name, job: job?.id, tries: job?.attemptsMade, err: error },
       last ? "a job has failed and stays in the failed set" : "a job failed and will be tried again",

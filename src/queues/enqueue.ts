@@ -94,7 +94,14 @@ export function openQueues(redis: Redis) {
 
     /** A plain job in a producer's own queue. */
     async reply(queueName: string, id: string, line: unknown): Promise<void> {
-      await queue(queueName).add("result", line, { jobId: id });
+      // Opened for this one answer: producers may use a queue for each, and its settings are theirs.
+      const replies = new Queue(queueName, { connection: redis, skipMetasUpdate: true });
+      replies.on("error", () => undefined);
+      try {
+        await replies.add("result", line, { jobId: id });
+      } finally {
+        await replies.close();
+      }
     },
 
     /** What the inputs queue takes from any producer. */

@@ -5,14 +5,7 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Bucket } from "../../src/bucket/bucket.ts";
 import { openFileBucket } from "../../src/bucket/file-bucket.ts";
-import {
-  decodeIndex,
-  encodeIndex,
-  parseRow,
-  placeRows,
-  readRow,
-  type StoredRow,
-} from "../../src/bucket/input-parts.ts";
+import { encodeIndex, parseRow, placeRows, readRow, type StoredRow } from "../../src/bucket/input-parts.ts";
 import { type BatchId, OBJECT_KEYS } from "../../src/core/naming.ts";
 import { batchNamed } from "../support/stages.ts";
 
@@ -57,20 +50,6 @@ async function writePart(batch: BatchId, part: number, first: number, rows: read
     contentType: "application/octet-stream",
   });
 }
-
-test("a line index is read back as it was made", () => {
-  const anyEnds = fc.array(fc.integer({ min: 1, max: 2 ** 40 }), { maxLength: 50 }).map((lengths) => {
-    let end = 0;
-    return lengths.map((length) => (end += length));
-  });
-  fc.assert(
-    fc.property(fc.nat(99_999_999), anyEnds, (first, rowEnds) => {
-      const index = encodeIndex(first, rowEnds);
-      expect(index.length).toBe(8 * (rowEnds.length + 1));
-      expect(decodeIndex(index)).toEqual({ first, rowEnds });
-    }),
-  );
-});
 
 test("any row of any part is found by its index and comes back as it was put", async () => {
   const world = fc.record({

@@ -30,7 +30,7 @@ test("the life of an attempt, as a table", () => {
   });
   expect(`\n${table.join("\n")}\n`).toBe(`
 claim      waiting → claimed
-giveBack   claimed → waiting
+giveBack   claimed | unclear → waiting
 doubt      claimed → unclear
 bind       claimed | unclear → running
 refuse     claimed | unclear → recording

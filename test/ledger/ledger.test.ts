@@ -102,11 +102,12 @@ class Model {
       Object.assign(item, { place: null, returned: true });
       return "paused";
     }
+    const wasUnclear = item.byte.state === "unclear";
     item.byte = next;
     item.place = isEnd(next.state) ? null : next.state === "unclear" ? "unclear" : "open";
     if (claim) item.nonce = op.nonce ?? null;
     if (op.step === "bind") item.prediction = op.prediction;
-    if (next.state === "waiting" && op.handBack) Object.assign(item, { place: null, returned: true });
+    if (next.state === "waiting" && (op.handBack || wasUnclear)) Object.assign(item, { place: null, returned: true });
     if (next.state === "waiting" || isEnd(next.state)) Object.assign(item, { nonce: null, prediction: null });
     if (isEnd(next.state)) this.sum += op.amount;
     return "moved";
@@ -192,7 +193,7 @@ test("the script moves items exactly as the model does, whatever comes in whatev
           const ref = refOf(batch, op.index, (attempts[op.index] ?? 1) + op.off);
           const expected = model.move(told);
           const item = model.items[op.index];
-          expect(await ledger.move(ref, op.step, { ...optionsOf(op) })).toEqual({
+          expect(await ledger.move(ref, op.step, { ...optionsOf(op) })).toMatchObject({
             answer: expected,
             state: item?.byte.state,
             predictionId: item?.prediction,
@@ -329,7 +330,7 @@ test("an end adds its sums once, closes the item, and counts down what is left",
   const huge = 9_007_199_254_740_993n; // no double holds it
   const save = () =>
     ledger.move(ref, "save", { nowMs: NOON, sums: { predict_time_ms: huge, output_bytes: 1n, output_files: 1n } });
-  expect(await save()).toEqual({ answer: "moved", state: "saved", predictionId: null, left: 1 });
+  expect(await save()).toMatchObject({ answer: "moved", state: "saved", predictionId: null, left: 1 });
   expect(await save()).toMatchObject({ answer: "already", left: 1 });
   expect(await ledger.move(ref, "fail", { nowMs: NOON })).toMatchObject({ answer: "lost", state: "saved" });
 

@@ -49,6 +49,20 @@ test("no two leave closer together than the interval, however late one was", asy
   );
 });
 
+test("a rate that was raised since, or a clock that was set back, delays and stops nobody", async () => {
+  const time = sleepyClock(0);
+  const turn = steadySends({ intervalMs: 60_000, offsetMs: 40, ...time });
+  for (let nth = 0; nth < 5; nth++) {
+    const takenAtMs = time.clock();
+    await turn(takenAtMs);
+    expect(time.clock() - takenAtMs).toBeLessThanOrEqual(2_000);
+  }
+  time.forward(-600_000);
+  const takenAtMs = time.clock();
+  await turn(takenAtMs);
+  expect(time.clock() - takenAtMs).toBeLessThanOrEqual(2_000);
+});
+
 test("several that are ready at once get their turns one after the other", async () => {
   const asked: number[] = [];
   const turn = steadySends({ intervalMs: 100, offsetMs: 40, clock: () => 0, sleep: async (ms) => asked.push(ms) });

@@ -34,7 +34,7 @@ export type TestRedis = AsyncDisposable & {
 };
 
 export type TestRedisOptions = {
-  /** Append-only file with a sync for every write, as production has it. Default: nothing is on disk. */
+  /** Sync the append-only file at every write, as the embedded server does. Default: it is written, and never synced. */
   readonly durable?: boolean;
   /** More settings, such as `["--maxmemory-policy", "allkeys-lru"]`; they come last and win. */
   readonly args?: readonly string[];
@@ -49,7 +49,8 @@ export const test = base.extend("redis", { scope: "file" }, async ({}, { onClean
 });
 
 export async function startTestRedis(options: TestRedisOptions = {}): Promise<TestRedis> {
-  const durability = options.durable === true ? "--appendonly yes --appendfsync always" : "--appendonly no";
+  const durability =
+    options.durable === true ? "--appendonly yes --appendfsync always" : "--appendonly yes --appendfsync no";
   const settings = [
     "--save",
     "",

@@ -129,8 +129,12 @@ describe("the files of an output", () => {
     expect(asked).toEqual(["/a/one.png", "/b/two?x=1&typed"]);
   });
 
-  test("fail the item where one is gone; what was saved before is named", async ({ line }) => {
+  test("fail the item where one is gone and its hour is over; what was saved before is named", async ({ line }) => {
     const world = await openWorld(line, urls("/1.png", "/gone.png", "/3.png"));
+    // Within the hour it is paid for, and a 404 may be anybody's.
+    await expect(run(world)).rejects.toThrow(/404/);
+    expect((await stand(world)).state).toBe("copying");
+    line.clock.forward(HOUR + 1);
     expect(await run(world)).toEqual({ kind: "done" });
     const { state, ending, records } = await stand(world);
     expect({ state, records: records.length }).toEqual({ state: "recording", records: 1 });
@@ -189,7 +193,11 @@ describe("killed after any effect and run again twice,", () => {
     ["a copy of a file that is gone", (at) => at("/1.png", "/gone.png"), 7],
   ])("%s ends as if nothing had happened", async ([, output, effects], { line }) => {
     const { undisturbed, crashes } = await everyCrash({
-      open: () => openWorld(line, output(urls)),
+      open: async () => {
+        const world = await openWorld(line, output(urls));
+        line.clock.forward(HOUR + 1);
+        return world;
+      },
       run: (world, wrap) => run(world, wrap(depsOf(world))),
       look: ({ line: { look } }) => look(),
     });

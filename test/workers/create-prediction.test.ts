@@ -114,6 +114,24 @@ describe("one create", () => {
     expect(await stateOf(world)).toBe("waiting");
   });
 
+  test("is given back by its own late refusal, even if another run called the item unclear meanwhile", async ({
+    line,
+  }) => {
+    const world = await openWorld(line, answerNumber);
+    const deps = depsOf(world);
+    const provider: CreateDeps["provider"] = {
+      create: async () => {
+        await run(world);
+        expect(await stateOf(world)).toBe("unclear");
+        throw refused(429);
+      },
+    };
+    expect(await run(world, { ...deps, provider })).toMatchObject({ kind: "rate-limit" });
+    expect(await stateOf(world)).toBe("waiting");
+    expect(await line.ledger.returnedRows(ACCOUNT, world.batch, 10)).toEqual([{ index: 0, attempt: 1 }]);
+    expect(world.provider.books).toEqual([]);
+  });
+
   test("finds the claim of another and sends nothing", async ({ line }) => {
     const world = await openWorld(line, answerNumber);
     await line.ledger.move(world.errand, "claim", { nowMs: NOON, nonce: "another's" });

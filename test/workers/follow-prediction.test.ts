@@ -156,6 +156,11 @@ describe("a prediction that", () => {
     ["failed without a word", predictionOf("p1", { status: "failed" }), null],
     ["was aborted", predictionOf("p1", { status: "aborted", error: "too old" }), "too old"],
     [
+      "is nested too deeply to be kept",
+      succeeded(Array.from({ length: 100 }).reduce((inner: unknown) => [inner], "x")),
+      "succeeded, but its output holds too many files, or is nested too deeply",
+    ],
+    [
       "lost its data",
       succeeded(null, { dataRemoved: true }),
       "succeeded, but the provider has removed its data already",
@@ -222,7 +227,7 @@ describe("a poll that fails", () => {
     ["with 500 is repeated", error(500), 10_000, { kind: "snooze", untilMs: NOON + 12_500 }, "running"],
     ["without an answer is repeated", error(null), 10_000, { kind: "snooze", untilMs: NOON + 12_500 }, "running"],
     ["with an early 404 is repeated", error(404), 10_000, { kind: "snooze", untilMs: NOON + 12_500 }, "running"],
-    ["with a late 404 fails the item", error(404), 6 * MINUTE, { kind: "done" }, "recording"],
+    ["with a late 404 fails the item", error(404), HOUR, { kind: "done" }, "recording"],
   ])("%s", async ([, failure, ageMs, outcome, state], { line }) => {
     const world = await openWorld(line, failure, ageMs);
     expect(await run(world)).toEqual(outcome);
@@ -232,9 +237,12 @@ describe("a poll that fails", () => {
     );
   });
 
-  test("because the provider's answer can't be read is thrown, so that somebody looks", async ({ line }) => {
+  test("because the provider's answer can't be read is told, and tried again like any other", async ({ line }) => {
     const world = await openWorld(line, new ProviderAnswerError("what is this", { status: 200 }));
-    await expect(run(world)).rejects.toThrow("what is this");
+    const told: string[] = [];
+    const outcome = await run(world, { ...depsOf(world), warn: (message) => told.push(message) });
+    expect(outcome).toMatchObject({ kind: "snooze" });
+    expect(told).toEqual([expect.stringMatching(/what is this/)]);
     expect((await stand(world)).state).toBe("running");
   });
 

@@ -28,6 +28,7 @@ function depsOf(line: Line, revived: Revived[], feeds: string[] = []): KeepDeps 
     unfinishedBatches: ledger.unfinishedBatches,
     standing: ledger.standing,
     enqueueFinish: queues.finish,
+    warn: () => undefined,
     clock,
   };
 }
@@ -117,6 +118,27 @@ test("the feed of every account is kept running, and a batch whose end nobody no
     await line.ledger.move(ref, step, { nowMs: NOON, nonce: "n" });
   await keepItems(depsOf(line, []), signal);
   expect((await line.jobs("outlast-finish")).map(({ id }) => id)).toEqual([batch]);
+});
+
+test("one item that can't be helped doesn't keep the others waiting", async ({ line }) => {
+  await openWorld(line);
+  line.clock.forward(UNTOUCHED_MS);
+  const revived: Revived[] = [];
+  const told: string[] = [];
+  const deps = depsOf(line, revived);
+  await keepItems(
+    {
+      ...deps,
+      warn: (_fields, message) => told.push(message),
+      revive: async (...of) => {
+        if (told.length === 0) throw new Error("its input is missing");
+        await deps.revive(...of);
+      },
+    },
+    signal,
+  );
+  expect(told).toHaveLength(1);
+  expect(revived.length).toBeGreaterThan(0);
 });
 
 test("a keeper that is told to stop leaves the rest to the next", async ({ line }) => {
