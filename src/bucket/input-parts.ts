@@ -11,6 +11,7 @@ import { z } from "zod";
 import { type BatchId, OBJECT_KEYS } from "../core/naming.ts";
 import type { Target } from "../core/prediction.ts";
 import type { Bucket } from "./bucket.ts";
+import { isObject } from "./records.ts";
 
 const NUMBER_BYTES = 8;
 
@@ -70,7 +71,8 @@ const target = z.discriminatedUnion("kind", [
 ]);
 
 const storedRow = z.object({
-  input: z.record(z.string(), z.unknown()),
+  // As it is: a record's schema would copy it, and lose a key named __proto__ on the way.
+  input: z.custom<Readonly<Record<string, unknown>>>(isObject),
   id: z.string().optional(),
   target,
   reply_to: z.string().optional(),

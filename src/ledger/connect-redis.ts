@@ -74,7 +74,8 @@ function persistenceFinding(info: ReadonlyMap<string, string>): RedisFinding {
   if (info.get("aof_enabled") === "1") return { level: "ok", sentence: "keeps an append-only file" };
   return {
     level: "warning",
-    sentence: "it keeps no append-only file, so a crash would forget what was bought: CONFIG SET appendonly yes",
+    sentence:
+      "it keeps no append-only file, so a crash would forget what was bought, and no worker starts: CONFIG SET appendonly yes",
   };
 }
 

@@ -104,6 +104,11 @@ describe("a part", () => {
     await expect(readRow(bucket, batch, { part: 0, offset: 0, length: 5_000 })).rejects.toThrow(/missing/);
   });
 
+  test("keeps every key of an input, whatever its name", () => {
+    const line = '{"input":{"__proto__":{"a":1},"constructor":2},"target":{"kind":"model","owner":"a","name":"b"}}';
+    expect(JSON.stringify(parseRow(line))).toBe(line);
+  });
+
   test("whose line isn't a row is refused", () => {
     for (const line of ["", "null", "[]", '{"input":{}}', '{"input":{},"target":{"kind":"other"}}', "{"]) {
       expect(() => parseRow(line), line).toThrow(/./);

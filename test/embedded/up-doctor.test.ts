@@ -27,13 +27,13 @@ describe("doctor", () => {
 
   test("a good token is proved, a bad one refused, and neither is shown", { timeout: TIMEOUT }, async ({ place }) => {
     await using emulator = await startEmulator({ tokens: ["r8_good_token"] });
-    await using redis = await startTestRedis();
+    await using redis = await startTestRedis({ args: ["--appendonly", "no"] });
     const env = { ...place.env, OUTLAST_REDIS_URL: redis.url, OUTLAST_REPLICATE_BASE_URL: emulator.apiUrl };
     const good = await outlast(["doctor"], { env: { ...env, REPLICATE_API_TOKEN: "r8_good_token" } });
     expect(good.code).toBe(0);
     expect(good.stdout).toContain(`ok    account replicate: its token is good at ${emulator.apiUrl}`);
     expect(good.stdout).toContain("ok    clock: agrees with that of the provider of replicate\n");
-    expect(good.stdout).toContain("warn  redis: keeps no append-only file");
+    expect(good.stdout).toContain("warn  redis: it keeps no append-only file");
 
     const bad = await outlast(["doctor", "--json"], { env: { ...env, REPLICATE_API_TOKEN: "r8_bad_token" } });
     expect(bad.code).toBe(1);
