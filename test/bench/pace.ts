@@ -6,8 +6,8 @@
  * the seconds that the creates would take at exactly the limit, (creates - 1) / 10, over the seconds that lie between
  * the first and the last create that the emulator accepted, by the emulator's own stamps.
  *
- * The two runs go side by side: ten items a second are little work. Measured one after the other, on two cores, they
- * gave the same pace to a hundredth.
+ * The two runs go side by side: ten items a second are little work. Measured on two cores, a burst of 2 gave 0.984
+ * alone and beside the other, a burst of 1 gave 0.858 alone and 0.868 beside the other.
  */
 
 import { isSettled, progressOf } from "../../src/core/batch.ts";

@@ -11,6 +11,7 @@
  * whole processes, Redis's own counters. A command that a script calls counts as a command, and not as a round trip.
  */
 
+import { availableParallelism } from "node:os";
 import { Queue } from "bullmq";
 import { Redis } from "ioredis";
 import { readReceipt } from "../../src/bucket/records.ts";
@@ -30,6 +31,7 @@ const ITEMS = 4_000;
 const ITEMS_SHORT = 600;
 const LIMIT_MS = 300_000;
 const COMMANDS_SHOWN = 10;
+const CORES = availableParallelism();
 const MODELS = ["text", "picture"] as const;
 const PROCESSES = [1, 2] as const;
 
@@ -76,7 +78,7 @@ export async function measureThroughput({ short, signal }: BenchOptions): Promis
   printNote("middle 80 %: of the receipts, which come bunched, since everything is created first");
   printTable(
     "What an item costs",
-    ["", "Redis trips", "commands", "worker CPU ms", "Redis CPU ms", "emulator CPU ms", "loop busy"],
+    ["", "Redis trips", "commands", "worker CPU ms", "Redis CPU ms", "emulator CPU ms", "loop busy", "cores allow"],
     runs.map(({ name, items: count, redis, workerCpuMs, emulatorCpuMs, loopBusy }) => [
       name,
       fixed(redis.reads / count, 1),
@@ -85,9 +87,11 @@ export async function measureThroughput({ short, signal }: BenchOptions): Promis
       fixed(redis.cpuMs / count, 2),
       emulatorCpuMs === null ? "" : fixed(emulatorCpuMs / count, 2),
       `${fixed(loopBusy * 100, 0)} %`,
+      `${fixed((count * 1_000 * CORES) / (workerCpuMs + redis.cpuMs + (emulatorCpuMs ?? 0)), 0)}/s`,
     ]),
   );
-  printNote("trips: reads from sockets; loop busy: of the busiest worker's event loop, 100 % is a core's worth");
+  printNote("trips: reads from sockets; loop busy: the busiest worker's event loop, which no second core can help");
+  printNote(`cores allow: items/s at which all processes together would fill this machine's ${CORES} cores`);
   printCommands(runs.filter(({ processes }) => processes === 1));
 }
 
