@@ -10,7 +10,7 @@ import { inspect } from "node:util";
 import { z } from "zod";
 import { parseHostRule } from "./bucket/addresses.ts";
 import { parseBucketAddress } from "./bucket/open-bucket.ts";
-import { type AccountName, parseAccountName } from "./core/naming.ts";
+import { type AccountName, isTenantName, parseAccountName } from "./core/naming.ts";
 
 /** A value that may be used, but not shown. */
 export class Secret {
@@ -44,6 +44,21 @@ export type AccountConfig = {
   readonly toleratesBurst: boolean;
 };
 
+export const ROLES = ["viewer", "producer", "operator"] as const;
+export type Role = (typeof ROLES)[number];
+
+/** Whoever has the key acts for the tenant. */
+export type ApiKey = {
+  readonly tenant: string;
+  readonly key: Secret;
+  readonly role: Role;
+  /** Who pays for what the key asks for; null: the only account, else `replicate`. */
+  readonly account: AccountName | null;
+};
+
+/** What one key may ask for in a minute, of one server. */
+export type ApiLimits = { readonly requests: number; readonly bytes: number; readonly rows: number };
+
 export type Config = {
   readonly accounts: readonly AccountConfig[];
   /** Null: nobody named one; `up` starts its own. */
@@ -54,6 +69,13 @@ export type Config = {
   readonly outputHosts: readonly string[];
   readonly host: string;
   readonly port: number;
+  /** Where clients reach the server; null: wherever they say they did. */
+  readonly publicUrl: string | null;
+  /** Empty: the server asks nobody, and listens on loopback alone. */
+  readonly apiKeys: readonly ApiKey[];
+  readonly apiLimits: ApiLimits;
+  /** Hosts that clients' webhooks may be on, beside all public ones. */
+  readonly webhookHosts: readonly string[];
   readonly stateDir: string;
   readonly logLevel: (typeof LOG_LEVELS)[number];
 };
@@ -96,6 +118,48 @@ const checked = (parse: (text: string) => unknown) =>
     }
   });
 
+/** Generous: they stop a runaway program, not a busy one. */
+const DEFAULT_API_LIMITS: ApiLimits = { requests: 60_000, bytes: 4 * 1024 ** 3, rows: 5_000_000 };
+
+const apiLimits = z.string().transform((text, context): ApiLimits => {
+  const limits: { -readonly [Name in keyof ApiLimits]: number } = { ...DEFAULT_API_LIMITS };
+  for (const part of listOf(text)) {
+    const [, name, amount] = /^(requests|bytes|rows)=([1-9]\d{0,14})$/.exec(part) ?? [];
+    if (name === undefined) {
+      context.addIssue({ code: "custom", message: `is requests=N,bytes=N,rows=N a minute, not ${part}` });
+    } else {
+      limits[name as keyof ApiLimits] = Number(amount);
+    }
+  }
+  return limits;
+});
+
+/** Never repeats the text: it holds keys. */
+const apiKeys = z.string().transform((text, context): readonly ApiKey[] => {
+  const keys: ApiKey[] = [];
+  for (const [at, part] of listOf(text).entries()) {
+    const read = readApiKey(part, keys);
+    if (typeof read !== "string") keys.push(read);
+    else {
+      const message = `entry ${at + 1} ${read}; each is tenant:key[:role[:account]]`;
+      context.addIssue({ code: "custom", message });
+    }
+  }
+  return keys;
+});
+
+/** A text says what is wrong. */
+function readApiKey(entry: string, others: readonly ApiKey[]): ApiKey | string {
+  const [tenant = "", key = "", role = "producer", account, ...more] = entry.split(":");
+  const name = account === undefined ? null : parseAccountName(account);
+  if (!isTenantName(tenant)) return "has no tenant (a-z, 0-9 and -, up to 31)";
+  if (!/^[\w.~+/=-]{16,200}$/.test(key)) return "has no key of 16 to 200 letters, digits or ._~+/=-";
+  if (!(ROLES as readonly string[]).includes(role)) return `has a role that isn't ${ROLES.join(", ")}`;
+  if ((account !== undefined && name === null) || more.length > 0) return "names no account at its end";
+  if (others.some((other) => other.key.reveal() === key)) return "has the key of another";
+  return { tenant, key: new Secret(key), role: role as Role, account: name };
+}
+
 const LOG_LEVELS = ["silent", "fatal", "error", "warn", "info", "debug", "trace"] as const;
 
 const environment = z.object({
@@ -112,6 +176,10 @@ const environment = z.object({
   OUTLAST_READS_PER_MINUTE: perMinute.optional(),
   OUTLAST_HOST: z.string().default("127.0.0.1"),
   OUTLAST_PORT: z.coerce.number({ error: "isn't a number" }).int().min(0).max(65_535).default(7_700),
+  OUTLAST_PUBLIC_URL: baseUrl.optional(),
+  OUTLAST_API_KEYS: apiKeys.default([]),
+  OUTLAST_API_LIMITS: apiLimits.default(DEFAULT_API_LIMITS),
+  OUTLAST_WEBHOOK_HOSTS: checked((text) => listOf(text).forEach(parseHostRule)).optional(),
   OUTLAST_STATE_DIR: z.string().default(".outlast"),
   OUTLAST_LOG_LEVEL: z.enum(LOG_LEVELS, { error: `is one of ${LOG_LEVELS.join(", ")}` }).default("info"),
 });
@@ -179,6 +247,10 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     outputHosts: listOf(settings.OUTLAST_OUTPUT_HOSTS ?? ""),
     host: settings.OUTLAST_HOST,
     port: settings.OUTLAST_PORT,
+    publicUrl: settings.OUTLAST_PUBLIC_URL ?? null,
+    apiKeys: settings.OUTLAST_API_KEYS,
+    apiLimits: settings.OUTLAST_API_LIMITS,
+    webhookHosts: listOf(settings.OUTLAST_WEBHOOK_HOSTS ?? ""),
     stateDir,
     logLevel: settings.OUTLAST_LOG_LEVEL,
   };

@@ -29,7 +29,7 @@ import { type AccountConfig, type Config, ConfigError, knownAccount } from "./co
 import { type BatchId, type ItemId, parseAccountName, parseItemId } from "./core/naming.ts";
 import type { Target } from "./core/prediction.ts";
 import type { KeptOutput, ResultLine } from "./core/receipt.ts";
-import { parseTarget, readRow } from "./core/rows.ts";
+import { readRow, readTargetChoice } from "./core/rows.ts";
 import { RedisUnusable } from "./ledger/connect-redis.ts";
 import { openServices } from "./wiring.ts";
 
@@ -133,7 +133,9 @@ export async function openClient(options: ClientOptions = {}): Promise<Client> {
   return {
     async enqueue({ replyTo, ...input }) {
       const data = { ...input, ...(replyTo !== undefined && { reply_to: replyTo }) };
-      const item = await admission.admit(readInputJob({ jobId: randomUUID(), addedAtMs: Date.now(), data }, accounts));
+      const read = readInputJob({ jobId: randomUUID(), addedAtMs: Date.now(), data }, accounts);
+      // Only an id makes it the same input when it comes again.
+      const { item } = await admission.admit(input.id === undefined ? { ...read, identity: null } : read);
       const place = parseItemId(item);
       if (place === null) throw new TypeError(`admission answered no item: ${item}`);
       return { item, ...place };
@@ -184,14 +186,9 @@ async function clientConfig({ accounts, env, ...settings }: ClientOptions): Prom
 }
 
 function targetOf(choice: TargetChoice | NoTarget): Target | undefined {
-  const [named, second] = (["model", "version", "deployment"] as const).flatMap((kind) =>
-    choice[kind] === undefined ? [] : [{ kind, text: choice[kind] }],
-  );
-  if (named === undefined) return undefined;
-  if (second !== undefined) throw new InputRefused(`both ${named.kind} and ${second.kind}: name one of them`);
-  const read = parseTarget(named.kind, named.text);
-  if (!read.ok) throw new InputRefused(read.reason);
-  return read.target;
+  const read = readTargetChoice(choice);
+  if (read?.ok === false) throw new InputRefused(read.reason);
+  return read?.target;
 }
 
 /** Rows as `submitBatch` takes them, each with its place, counted from 1. */

@@ -7,7 +7,7 @@ import { type HostRule, parseHostRule } from "./bucket/addresses.ts";
 import type { Bucket } from "./bucket/bucket.ts";
 import { openBucket } from "./bucket/open-bucket.ts";
 import { type AccountConfig, type Config, ConfigError, type Secret } from "./config.ts";
-import { connectRedis, requireSoundRedis } from "./ledger/connect-redis.ts";
+import { connectRedis, type RedisUse, requireSoundRedis } from "./ledger/connect-redis.ts";
 import { type Ledger, openLedger } from "./ledger/ledger.ts";
 import { COMETAPI_TARGETS, createCometApi } from "./providers/cometapi.ts";
 import type { Provider } from "./providers/provider.ts";
@@ -34,6 +34,8 @@ export type CommandServices = AsyncDisposable & {
   readonly accounts: readonly KnownAccount[];
   /** Where output files may come from. */
   readonly outputHosts: readonly HostRule[];
+  /** Where clients' webhooks may be. */
+  readonly webhookHosts: readonly HostRule[];
 };
 
 /** What a process needs that works for its accounts. */
@@ -49,6 +51,9 @@ export const TARGETS: Readonly<Record<AccountConfig["provider"], Provider["targe
 const DELIVERY_HOSTS = ["replicate.delivery", "*.replicate.delivery"];
 const MORE_OUTPUT_HOSTS = ["storage.googleapis.com", "api.replicate.com", "stream.replicate.com"];
 
+/** A client may be told anywhere in public, over https. */
+const ANY_PUBLIC_HOST = "*";
+
 /** Who may see an account's token, should a file ask for it: the provider's own delivery domain, if it has one. */
 const TOKEN_HOSTS: Readonly<Record<AccountConfig["provider"], readonly string[]>> = {
   replicate: [...DELIVERY_HOSTS, "api.replicate.com"],
@@ -57,11 +62,11 @@ const TOKEN_HOSTS: Readonly<Record<AccountConfig["provider"], readonly string[]>
 
 /**
  * Opens what the configuration names. A `worker` waits through an outage of Redis and speaks to its accounts'
- * providers; a `command` fails within seconds and speaks to none. Throws ConfigError, RedisUnusable or BucketError.
+ * providers; a `command` and a `server` fail within seconds and speak to none. Throws ConfigError, RedisUnusable or BucketError.
  */
 export function openServices(config: Config, use: "worker"): Promise<Services>;
-export function openServices(config: Config, use: "command"): Promise<CommandServices>;
-export async function openServices(config: Config, use: "worker" | "command"): Promise<CommandServices> {
+export function openServices(config: Config, use: "command" | "server"): Promise<CommandServices>;
+export async function openServices(config: Config, use: RedisUse): Promise<CommandServices> {
   if (config.redisUrl === null) {
     throw new ConfigError(["no Redis is named: set OUTLAST_REDIS_URL, or start everything with `outlast up`"]);
   }
@@ -92,6 +97,7 @@ export async function openServices(config: Config, use: "worker" | "command"): P
     accounts,
     ledger: openLedger(redis),
     outputHosts: [...DELIVERY_HOSTS, ...MORE_OUTPUT_HOSTS, ...config.outputHosts].map(parseHostRule),
+    webhookHosts: [ANY_PUBLIC_HOST, ...config.webhookHosts].map(parseHostRule),
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   };
 }

@@ -2,7 +2,8 @@ import { readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { inspect } from "node:util";
-import { expect, test } from "vitest";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
 import { ConfigError, readConfig, VARIABLES } from "../src/config.ts";
 
 const PROJECT = new URL("..", import.meta.url).pathname;
@@ -86,7 +87,97 @@ test("each token makes an account, and the file adds more with limits of their o
   expect(broken).not.toContain("r8_secret");
 });
 
-test("a configuration that is printed shows no token", () => {
+describe("API keys", () => {
+  const KEY = "0123456789abcdef";
+  const keysIn = (text: string) =>
+    readConfig({ OUTLAST_API_KEYS: text }).apiKeys.map(({ key, ...rest }) => ({ ...rest, key: key.reveal() }));
+
+  test("name a tenant, and a role and an account where they aren't the usual ones", () => {
+    expect(readConfig({}).apiKeys).toEqual([]);
+    expect(
+      keysIn(`acme:${KEY}, other-1:${KEY}.~+/=_-:operator ,acme:${KEY}2:viewer,third:${KEY}3:producer:cometapi`),
+    ).toEqual([
+      { tenant: "acme", key: KEY, role: "producer", account: null },
+      { tenant: "other-1", key: `${KEY}.~+/=_-`, role: "operator", account: null },
+      { tenant: "acme", key: `${KEY}2`, role: "viewer", account: null },
+      { tenant: "third", key: `${KEY}3`, role: "producer", account: "cometapi" },
+    ]);
+  });
+
+  test("that can't be read are all told, each by its place, and none is shown", () => {
+    const secret = "tell-nobody-12345";
+    const entries: readonly (readonly [entry: string, reason: RegExp | null])[] = [
+      [`acme:${secret}`, null],
+      [`Acme:${secret}1`, /has no tenant/],
+      [`${secret}2`, /has no (tenant|key)/],
+      [`:${secret}3`, /has no tenant/],
+      ["acme:tell-nobody", /has no key of 16 to 200/],
+      [`acme:${secret} and more`, /has no key/],
+      [`acme:${secret.repeat(20)}`, /has no key/],
+      ["acme:", /has no key/],
+      [`acme:${secret}4:admin`, /has a role that isn't viewer, producer, operator/],
+      [`acme:${secret}5:`, /has a role/],
+      [`acme:${secret}6:viewer:No Account`, /names no account at its end/],
+      [`acme:${secret}7:viewer:replicate:more`, /names no account at its end/],
+      [`other:${secret}`, /has the key of another/],
+      [`fine:${secret}8`, null],
+    ];
+    const mistakes = mistakesOf({ OUTLAST_API_KEYS: entries.map(([entry]) => entry).join(",") });
+    expect(mistakes).toEqual(
+      entries.flatMap(([, reason], at) =>
+        reason === null
+          ? []
+          : [expect.stringMatching(new RegExp(`^OUTLAST_API_KEYS entry ${at + 1} .*${reason.source}.*tenant:key`))],
+      ),
+    );
+    expect(mistakes.join("\n")).not.toMatch(/tell-nobody/);
+  });
+
+  test("are never shown, whatever is wrong with them", () => {
+    const part = fc.string({ unit: fc.constantFrom(..."abcXYZ019:-_. "), minLength: 12, maxLength: 40 });
+    fc.assert(
+      fc.property(fc.array(part, { minLength: 1, maxLength: 4 }), (parts) => {
+        const text = parts.join(",");
+        const told = mistakesOf({ OUTLAST_API_KEYS: text }).join("\n");
+        for (const piece of text.split(/[,:]/)) if (piece.trim().length >= 12) expect(told).not.toContain(piece.trim());
+      }),
+    );
+  });
+});
+
+test("limits of the API are set one by one, and the others stay", () => {
+  const limits = (text: string) => readConfig({ OUTLAST_API_LIMITS: text }).apiLimits;
+  const usual = { requests: 60_000, bytes: 4_294_967_296, rows: 5_000_000 };
+  expect(readConfig({}).apiLimits).toEqual(usual);
+  expect(limits("rows=10")).toEqual({ ...usual, rows: 10 });
+  expect(limits("requests=1, bytes=2,rows=3")).toEqual({ requests: 1, bytes: 2, rows: 3 });
+  expect(mistakesOf({ OUTLAST_API_LIMITS: "rows=0,speed=9,requests=5,bytes=1e9,rows" })).toEqual(
+    ["rows=0", "speed=9", "bytes=1e9", "rows"].map(
+      (part) => `OUTLAST_API_LIMITS is requests=N,bytes=N,rows=N a minute, not ${part}`,
+    ),
+  );
+});
+
+test("the server's public address and its clients' webhook hosts are read, and refused where they aren't any", () => {
+  const { publicUrl, webhookHosts } = readConfig({
+    OUTLAST_PUBLIC_URL: "https://predictions.example/",
+    OUTLAST_WEBHOOK_HOSTS: "hooks.internal:8080, *.client.example",
+  });
+  expect({ publicUrl, webhookHosts }).toEqual({
+    publicUrl: "https://predictions.example",
+    webhookHosts: ["hooks.internal:8080", "*.client.example"],
+  });
+  expect(readConfig({})).toMatchObject({ publicUrl: null, webhookHosts: [] });
+  expect(mistakesOf({ OUTLAST_PUBLIC_URL: "predictions", OUTLAST_WEBHOOK_HOSTS: "http://x/" })).toEqual([
+    expect.stringMatching(/^OUTLAST_PUBLIC_URL /),
+    expect.stringMatching(/^OUTLAST_WEBHOOK_HOSTS /),
+  ]);
+});
+
+test("a configuration that is printed shows no token and no key", () => {
+  const apiKey = "acme:r8_secret-of-a-client";
+  expect(inspect(readConfig({ OUTLAST_API_KEYS: apiKey }), { depth: null })).not.toContain("r8_secret");
+  expect(JSON.stringify(readConfig({ OUTLAST_API_KEYS: apiKey }))).not.toContain("r8_secret");
   const config = readConfig({ REPLICATE_API_TOKEN: "r8_secret" });
   expect(inspect(config, { depth: null })).not.toContain("r8_secret");
   expect(JSON.stringify(config)).not.toContain("r8_secret");

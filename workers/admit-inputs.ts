@@ -17,7 +17,7 @@ export type AdmitDeps = {
   /** Throws InputRefused. */
   readonly readInput: (job: InputJob) => SingleInput;
   /** Throws InputRefused where the identity is another input's. */
-  readonly admit: (input: SingleInput) => Promise<ItemId>;
+  readonly admit: (input: SingleInput) => Promise<{ readonly item: ItemId }>;
   readonly warn: (fields: Readonly<Record<string, unknown>>, message: string) => void;
   readonly clock: () => number;
 };
@@ -26,7 +26,7 @@ const PAUSE_MS = 5 * SECOND;
 
 export async function admitInputs(job: InputJob, deps: AdmitDeps): Promise<StageOutcome & { readonly value?: string }> {
   try {
-    return { kind: "done", value: await deps.admit(deps.readInput(job)) };
+    return { kind: "done", value: (await deps.admit(deps.readInput(job))).item };
   } catch (error) {
     if (error instanceof InputRefused) return { kind: "unrecoverable", reason: error.message };
     deps.warn({ job: job.jobId, err: error }, "an input couldn't be admitted; it is tried again in a few seconds");

@@ -12,8 +12,12 @@
  *   after the answer        the same: bought, but its id is lost with the process.
  *   after `bind`            the next run finds the prediction and puts it on its way to be followed.
  *   after a give-back       the item waits again; the next run claims it anew.
+ *   after a cancel          the next run finds the item canceled. It ended without a receipt, and nobody is told.
+ *
+ * What a person canceled, or whose own deadline has passed, before it was bought ends here, unbought.
  */
 
+import { CANCELED_BY_A_PERSON, type Withdrawal } from "../src/batches/withdraw-item.ts";
 import type { StoredRow } from "../src/bucket/input-parts.ts";
 import { type AttemptRef, errandId } from "../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../src/core/outcome.ts";
@@ -33,21 +37,30 @@ export type CreateDeps = {
     step: "claim" | "giveBack" | "doubt" | "bind" | "refuse",
     options: MoveOptions,
   ) => Promise<MoveAnswer>;
+  /** Ends an item that waits and is never to be bought; where it ended so already, does what follows its end. */
+  readonly withdraw: (ref: AttemptRef, row: StoredRow, why: Withdrawal) => Promise<MoveAnswer>;
   readonly provider: Pick<Provider, "create">;
   readonly pauseAccount: (reason: string) => Promise<void>;
   readonly keepEnding: (ref: AttemptRef, ending: Ending) => Promise<string>;
-  readonly enqueueFollow: (
-    ref: AttemptRef,
-    prediction: { readonly id: PredictionId; readonly startedAtMs: number },
-    delayMs: number,
-  ) => Promise<void>;
+  readonly enqueueFollow: (ref: AttemptRef, prediction: BoundPrediction, delayMs: number) => Promise<void>;
   readonly enqueueRecord: (ref: AttemptRef) => Promise<void>;
+  readonly enqueueNotify: (ref: AttemptRef, event: "start") => Promise<void>;
+  readonly enqueueFinish: (ref: AttemptRef) => Promise<void>;
   /** Resolves when an errand taken at that moment may be sent: at once, unless the provider tolerates no burst. */
   readonly waitForTurn: (takenAtMs: number) => Promise<void>;
   readonly nonce: () => string;
   readonly clock: () => number;
   readonly random: () => number;
   readonly policy: PollPolicy;
+};
+
+/** A claim in hand. */
+type Intent = { readonly ref: AttemptRef; readonly row: StoredRow; readonly nonce: string };
+
+type BoundPrediction = {
+  readonly id: PredictionId;
+  readonly startedAtMs: number;
+  readonly deadlineAtMs: number | null;
 };
 
 /** An intent older than this, counted from before the claim, isn't acted on: who knows what happened meanwhile. */
@@ -62,6 +75,12 @@ export async function createPrediction(
 ): Promise<StageOutcome> {
   const takenAtMs = deps.clock();
   const row = await deps.readRow(errand);
+  const deadlineAtMs = deadlineOf(row);
+  if (deadlineAtMs !== null && deadlineAtMs <= takenAtMs) {
+    const error = `its deadline (${row.deadline}) passed before it was bought`;
+    const withdrawn = await deps.withdraw(errand, row, { as: "aborted", error });
+    return withdrawn.answer === "lost" ? takeUp(errand, withdrawn, row, deps) : DONE;
+  }
 
   const nonce = deps.nonce();
   const claimedAtMs = deps.clock();
@@ -71,35 +90,38 @@ export async function createPrediction(
     set: {
       ...(row.id !== undefined && { row_id: row.id }),
       ...(row.reply_to !== undefined && { reply_to: row.reply_to }),
+      ...(row.webhook !== undefined && { webhook_events: row.webhook.events.join(",") }),
+      ...(deadlineAtMs !== null && { deadline_at: String(deadlineAtMs) }),
     },
   });
-  if (claim.answer !== "moved") return takeUp(errand, claim, deps);
+  if (claim.answer !== "moved") return takeUp(errand, claim, row, deps);
 
+  const intent: Intent = { ref: errand, row, nonce };
   await deps.waitForTurn(takenAtMs);
-  const intentAgeMs = deps.clock() - claimedAtMs;
+  const nowMs = deps.clock();
+  const intentAgeMs = nowMs - claimedAtMs;
+  const leftMs = deadlineAtMs === null ? Number.POSITIVE_INFINITY : deadlineAtMs - nowMs;
   // Below zero the clock was set, and nobody knows how old it is.
-  if (intentAgeMs > INTENT_FRESH_MS || intentAgeMs < 0 || signal.aborted) {
-    await deps.move(errand, "giveBack", { nowMs: deps.clock(), nonce });
-    return { kind: "snooze", untilMs: deps.clock() + SECOND };
+  if (intentAgeMs > INTENT_FRESH_MS || intentAgeMs < 0 || leftMs <= 0 || signal.aborted) {
+    return giveBack(intent, { kind: "snooze", untilMs: nowMs + SECOND }, deps);
   }
 
   try {
     const { id } = await deps.provider.create(
-      { target: row.target, input: row.input, cancelAfterMs: deps.policy.deadlineMs },
+      { target: row.target, input: row.input, cancelAfterMs: Math.min(deps.policy.deadlineMs, leftMs) },
       UNTIL_ITS_DEADLINE,
     );
-    return await follow(errand, { id, startedAtMs: claimedAtMs }, nonce, deps);
+    return await follow(intent, { id, startedAtMs: claimedAtMs, deadlineAtMs }, deps);
   } catch (error) {
     if (!(error instanceof ProviderError)) throw error;
-    return await settle(errand, error, nonce, deps);
+    return await settle(intent, error, deps);
   }
 }
 
 /** The answer is here: bind it, even if somebody called the item unclear meanwhile. */
 async function follow(
-  ref: AttemptRef,
-  prediction: { readonly id: PredictionId; readonly startedAtMs: number },
-  nonce: string,
+  { ref, row, nonce }: Intent,
+  prediction: BoundPrediction,
   deps: CreateDeps,
 ): Promise<StageOutcome> {
   const bound = await deps.move(ref, "bind", { nowMs: deps.clock(), nonce, predictionId: prediction.id });
@@ -109,25 +131,47 @@ async function follow(
       reason: `prediction ${prediction.id} was bought for ${errandId(ref)}, which is ${bound.state} by now`,
     };
   }
+  return putOnItsWay(ref, prediction, row, deps);
+}
+
+async function putOnItsWay(
+  ref: AttemptRef,
+  prediction: BoundPrediction,
+  row: StoredRow,
+  deps: CreateDeps,
+): Promise<StageOutcome> {
   await deps.enqueueFollow(ref, prediction, firstPollDelayMs(deps.random(), deps.policy));
+  if (row.webhook?.events.includes("start") === true) await deps.enqueueNotify(ref, "start");
+  return DONE;
+}
+
+/** The claim is given back - unless a person canceled the item meanwhile: then it has ended, and its errand too. */
+async function giveBack(
+  { ref, row, nonce }: Intent,
+  outcome: StageOutcome,
+  deps: CreateDeps,
+  options: Pick<MoveOptions, "handBack"> = {},
+): Promise<StageOutcome> {
+  const given = await deps.move(ref, "giveBack", { nowMs: deps.clock(), nonce, ...options });
+  if (given.answer !== "canceled") return outcome;
+  await deps.withdraw(ref, row, CANCELED_BY_A_PERSON);
   return DONE;
 }
 
 /** The request gave no prediction. What that means is decided in one table. */
-async function settle(ref: AttemptRef, error: ProviderError, nonce: string, deps: CreateDeps): Promise<StageOutcome> {
+async function settle(intent: Intent, error: ProviderError, deps: CreateDeps): Promise<StageOutcome> {
+  const { ref, nonce } = intent;
   const decision = decideAfterCreate(error, deps.random());
   const nowMs = deps.clock();
   switch (decision.kind) {
     case "again":
-      await deps.move(ref, "giveBack", { nowMs, nonce });
-      return { kind: "snooze", untilMs: nowMs + decision.afterMs };
+      return giveBack(intent, { kind: "snooze", untilMs: nowMs + decision.afterMs }, deps);
     case "slow-down":
-      await deps.move(ref, "giveBack", { nowMs, nonce });
+      await giveBack(intent, DONE, deps);
       return { kind: "rate-limit", forMs: decision.forMs };
     case "pause-account":
       await deps.pauseAccount(decision.reason);
-      await deps.move(ref, "giveBack", { nowMs, nonce, handBack: true });
-      return DONE;
+      return giveBack(intent, DONE, deps, { handBack: true });
     case "fail": {
       const ending: Ending = { end: "failed", error: decision.reason, answer: null, copied: [] };
       const refused = await deps.move(ref, "refuse", {
@@ -147,18 +191,21 @@ async function settle(ref: AttemptRef, error: ProviderError, nonce: string, deps
 }
 
 /** Somebody has been here: an earlier run of this errand that died, or another worker. Carry on from where it stands. */
-async function takeUp(ref: AttemptRef, claim: MoveAnswer, deps: CreateDeps): Promise<StageOutcome> {
+async function takeUp(ref: AttemptRef, stands: MoveAnswer, row: StoredRow, deps: CreateDeps): Promise<StageOutcome> {
   const nowMs = deps.clock();
-  if (claim.state === "claimed") {
+  if (stands.state === "claimed") {
     await deps.move(ref, "doubt", { nowMs });
-  } else if (claim.state === "running" && claim.predictionId !== null) {
-    await deps.enqueueFollow(
-      ref,
-      { id: claim.predictionId, startedAtMs: claim.intentAtMs ?? nowMs },
-      firstPollDelayMs(deps.random(), deps.policy),
-    );
-  } else if (claim.state === "recording") {
+  } else if (stands.state === "running" && stands.predictionId !== null) {
+    const startedAtMs = stands.intentAtMs ?? nowMs;
+    return putOnItsWay(ref, { id: stands.predictionId, startedAtMs, deadlineAtMs: deadlineOf(row) }, row, deps);
+  } else if (stands.state === "recording") {
     await deps.enqueueRecord(ref);
+  } else if (stands.state === "canceled" && stands.left === 0) {
+    await deps.enqueueFinish(ref);
   }
   return DONE;
+}
+
+function deadlineOf({ deadline }: StoredRow): number | null {
+  return deadline === undefined ? null : Date.parse(deadline);
 }

@@ -9,7 +9,11 @@
  * Rows go out by windows of 2,000, each noted in the bucket before its first row: who finds no note knows that none
  * of its rows was bought. (A part of singles is its own note.)
  *
+ * It also tells the items of a canceled batch, a stretch at a time: what waits ends unbought and without a receipt, what
+ * runs is woken, so that its next poll cancels it at the provider.
+ *
  * If this process dies:
+ *   within a cancel                the same stretch is walked again, which changes nothing, and its running items are woken.
  *   before the errands are added   nothing has happened, but for a note that is written again.
  *   before the cursor moves        the same rows are added again: dropped while their jobs exist, and else a claim
  *                                  that finds the item claimed already.
@@ -19,7 +23,7 @@ import { createQueueDepth, type Hungry, shareRoom, WINDOW_ROWS } from "../src/co
 import type { AccountName, AttemptRef, BatchId } from "../src/core/naming.ts";
 import type { StageOutcome } from "../src/core/outcome.ts";
 import { SECOND } from "../src/core/time.ts";
-import type { BatchStanding } from "../src/ledger/ledger.ts";
+import type { BatchStanding, CancelWalk } from "../src/ledger/ledger.ts";
 import type { AccountErrand, CreateErrand, RowPlace } from "../src/queues/queues.ts";
 
 export type FeedDeps = {
@@ -54,6 +58,15 @@ export type FeedDeps = {
     fed: readonly AttemptRef[],
     nowMs: number,
   ) => Promise<boolean>;
+  readonly cancelingBatches: (account: AccountName, limit: number) => Promise<readonly BatchId[]>;
+  readonly walkCancel: (
+    account: AccountName,
+    batch: BatchId,
+    from: number | null,
+    limit: number,
+  ) => Promise<CancelWalk>;
+  readonly wakeFollow: (ref: AttemptRef) => Promise<unknown>;
+  readonly enqueueFinish: (account: AccountName, batch: BatchId) => Promise<void>;
   readonly clock: () => number;
 };
 
@@ -64,14 +77,36 @@ const MAX_TURNS = 100;
 const MAX_SAVING_BACKLOG = 1_000;
 /** A script that notes the fed rows stays short. */
 const MAX_ROWS = 1_000;
+/** A cancel walks so many items in one script, and so many stretches in one feed: a million rows in some seconds. */
+const STRETCH = 2_000;
+const MAX_STRETCHES = 100;
+const WAKES_AT_ONCE = 100;
 
 export async function feedBatches({ account }: AccountErrand, deps: FeedDeps): Promise<StageOutcome> {
+  await walkCancels(account, deps);
   if ((await deps.pausedReason(account)) === null && (await deps.savingBacklog()) < MAX_SAVING_BACKLOG) {
     let room = createQueueDepth(deps.createsPerMinute) - (await deps.createBacklog(account));
     // A feed that runs dry early (a part's or window's end, a full script) goes round again; each round feeds at least one row.
     for (let fed = 1; room > 0 && fed > 0; room -= fed) fed = await feedRound(account, room, deps);
   }
   return { kind: "snooze", untilMs: deps.clock() + PAUSE_MS };
+}
+
+async function walkCancels(account: AccountName, deps: FeedDeps): Promise<void> {
+  let stretches = 0;
+  for (const batch of await deps.cancelingBatches(account, MAX_TURNS)) {
+    let from: number | null = null;
+    for (let over = false; !over && stretches < MAX_STRETCHES; stretches++) {
+      const walked: CancelWalk = await deps.walkCancel(account, batch, from, STRETCH);
+      for (let at = 0; at < walked.running.length; at += WAKES_AT_ONCE) {
+        await Promise.all(walked.running.slice(at, at + WAKES_AT_ONCE).map((ref) => deps.wakeFollow(ref)));
+      }
+      // Before the walk is over, or nobody would come back for it.
+      if (walked.left === 0 && !walked.over) await deps.enqueueFinish(account, batch);
+      from = walked.next;
+      over = walked.over;
+    }
+  }
 }
 
 /** Answers how many rows it fed. */

@@ -7,7 +7,7 @@
  */
 
 import { progressOf } from "../src/core/batch.ts";
-import type { BatchId } from "../src/core/naming.ts";
+import { type BatchId, OBJECT_KEYS } from "../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../src/core/outcome.ts";
 import { DAY, HOUR } from "../src/core/time.ts";
 import type { BatchStanding } from "../src/ledger/ledger.ts";
@@ -48,7 +48,7 @@ export async function finishBatch(errand: BatchErrand, deps: FinishDeps, signal:
       output_files: Number(standing.sums.output_files),
       output_bytes: Number(standing.sums.output_bytes),
     },
-    results: { key: `batches/${errand.batch}/results.jsonl`, ...results },
+    results: { key: OBJECT_KEYS.results(errand.batch), ...results },
     opened_at: new Date(standing.batch.openedAtMs).toISOString(),
     finished_at: new Date(nowMs).toISOString(),
   });

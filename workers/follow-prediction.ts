@@ -2,8 +2,10 @@
  * Polls once a prediction that a provider has accepted. This stage alone decides that a prediction is over.
  *
  * Succeeded, its files go on to be copied (or straight to the record, where there are none). Ended otherwise, it is
- * recorded as a failed item. Running, it is polled again later; past its deadline it is canceled upstream first, so
- * that paying stops, and followed on, within bounds, to what it becomes.
+ * recorded as a failed item. Running, it is polled again later; past its deadline, or when a person said so, it is
+ * canceled upstream first, so that paying stops, and followed on, within bounds, to what it becomes.
+ *
+ * Whoever wakes it marks the item first: a mark that is found before it snoozes means that it polls again in a second.
  *
  * If this process dies:
  *   before `get` or after it   nothing has happened; the poll is repeated.
@@ -15,7 +17,7 @@ import { type AttemptRef } from "../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../src/core/outcome.ts";
 import { filesOf } from "../src/core/outputs.ts";
 import { nextPoll, OUTPUT_LIFETIME_MS, type PollPolicy } from "../src/core/polling.ts";
-import type { Prediction } from "../src/core/prediction.ts";
+import type { Prediction, TerminalStatus } from "../src/core/prediction.ts";
 import { answerOf, type Ending } from "../src/core/receipt.ts";
 import { decideAfterPoll } from "../src/core/retrying.ts";
 import { SECOND } from "../src/core/time.ts";
@@ -26,6 +28,11 @@ import type { FollowErrand } from "../src/queues/queues.ts";
 export type FollowDeps = {
   readonly provider: Pick<Provider, "get" | "cancel">;
   readonly move: (ref: AttemptRef, step: "succeed" | "conclude", options: MoveOptions) => Promise<MoveAnswer>;
+  /** What was asked of the item since its last poll; null: that one saw no status. */
+  readonly takeMarks: (
+    ref: AttemptRef,
+    status: string | null,
+  ) => Promise<{ readonly woken: boolean; readonly cancel: boolean }>;
   readonly keepEnding: (ref: AttemptRef, ending: Ending) => Promise<string>;
   readonly enqueueCopy: (ref: AttemptRef, expiresAtMs: number) => Promise<void>;
   readonly enqueueRecord: (ref: AttemptRef) => Promise<void>;
@@ -37,6 +44,7 @@ export type FollowDeps = {
   readonly policy: PollPolicy;
 };
 
+const SOON_MS = SECOND;
 /** While the account's token is refused, asking more often helps nobody. */
 const PAUSED_POLL_MS = 30 * SECOND;
 
@@ -52,21 +60,25 @@ export async function followPrediction(
     if (error instanceof ProviderAnswerError) {
       // Loud, but bounded like any other poll: past its deadline it is canceled, and at last given up.
       deps.warn(`prediction ${errand.predictionId}: ${error.message}; it is polled again`);
-      return pollAgain(errand, deps, signal);
+      return pollAgain(errand, null, deps, signal);
     }
     if (!(error instanceof ProviderError)) throw error;
     return afterFailedPoll(errand, error, deps, signal);
   }
 
+  if (isTerminal(prediction)) return keepEnd(errand, prediction, deps);
+  if (prediction.status === "unknown") {
+    deps.warn(
+      `prediction ${prediction.id} has the status "${prediction.statusWord}", which isn't known here; it is followed on`,
+    );
+  }
+  return pollAgain(errand, prediction.statusWord, deps, signal);
+}
+
+type EndedPrediction = Prediction & { readonly status: TerminalStatus };
+
+async function keepEnd(errand: FollowErrand, prediction: EndedPrediction, deps: FollowDeps): Promise<StageOutcome> {
   switch (prediction.status) {
-    case "unknown":
-      deps.warn(
-        `prediction ${prediction.id} has the status "${prediction.statusWord}", which isn't known here; it is followed on`,
-      );
-      return pollAgain(errand, deps, signal);
-    case "starting":
-    case "processing":
-      return pollAgain(errand, deps, signal);
     case "succeeded":
       return keepSuccess(errand, prediction, deps);
     case "failed":
@@ -78,7 +90,7 @@ export async function followPrediction(
     case "canceled":
     case "aborted": {
       // A deadline ends it so, and then the item has failed; or a person did, on the provider's own page.
-      const overdue = prediction.status === "aborted" || deps.clock() - errand.startedAtMs >= deps.policy.deadlineMs;
+      const overdue = prediction.status === "aborted" || deps.clock() >= deadlineOf(errand, deps);
       const error = prediction.error ?? `the prediction was ${prediction.status} at the provider`;
       return conclude(
         errand,
@@ -138,15 +150,28 @@ async function conclude(errand: FollowErrand, ending: Ending, deps: FollowDeps):
   return DONE;
 }
 
-async function pollAgain(errand: FollowErrand, deps: FollowDeps, signal: AbortSignal): Promise<StageOutcome> {
-  const next = nextPoll(errand.startedAtMs, deps.clock(), deps.random(), deps.policy);
+/** When the prediction is to be over: its client's limit, within ours. */
+function deadlineOf({ startedAtMs, deadlineAtMs }: FollowErrand, { policy }: FollowDeps): number {
+  return Math.min(deadlineAtMs ?? Number.POSITIVE_INFINITY, startedAtMs + policy.deadlineMs);
+}
+
+/** `status`: as the poll saw it; null where it saw nothing. */
+async function pollAgain(
+  errand: FollowErrand,
+  status: string | null,
+  deps: FollowDeps,
+  signal: AbortSignal,
+): Promise<StageOutcome> {
+  const deadlineMs = Math.max(deadlineOf(errand, deps) - errand.startedAtMs, 0);
+  const next = nextPoll(errand.startedAtMs, deps.clock(), deps.random(), { ...deps.policy, deadlineMs });
   switch (next.kind) {
-    case "poll":
-      return { kind: "snooze", untilMs: next.atMs };
+    case "poll": {
+      const marks = await deps.takeMarks(errand, status);
+      if (marks.cancel) return cancelUpstream(errand, next.atMs, deps, signal);
+      return { kind: "snooze", untilMs: marks.woken ? deps.clock() + SOON_MS : next.atMs };
+    }
     case "overdue":
-      // Refused or unanswered, it is tried again at the next poll.
-      await deps.provider.cancel?.(errand.predictionId, signal).catch((error: unknown) => deps.warn(String(error)));
-      return { kind: "snooze", untilMs: next.atMs };
+      return cancelUpstream(errand, next.atMs, deps, signal);
     case "give-up": {
       const minutes = Math.round(next.ageMs / 60_000);
       const error = `prediction ${errand.predictionId} hadn't ended ${minutes} minutes after it was created; it may still run`;
@@ -155,6 +180,36 @@ async function pollAgain(errand: FollowErrand, deps: FollowDeps, signal: AbortSi
     default:
       return next satisfies never;
   }
+}
+
+/**
+ * Its answer may be the end already - but for a success, whose output only a poll is sure to show (what the cancel of a
+ * finished prediction answers isn't documented). Refused or unanswered, it is tried again at the next poll.
+ */
+async function cancelUpstream(
+  errand: FollowErrand,
+  untilMs: number,
+  deps: FollowDeps,
+  signal: AbortSignal,
+): Promise<StageOutcome> {
+  if (deps.provider.cancel === undefined) return { kind: "snooze", untilMs };
+  try {
+    const prediction = await deps.provider.cancel(errand.predictionId, signal);
+    if (prediction.id === errand.predictionId && hasStopped(prediction)) return keepEnd(errand, prediction, deps);
+    return { kind: "snooze", untilMs: Math.min(untilMs, deps.clock() + SOON_MS) };
+  } catch (error) {
+    if (!(error instanceof ProviderError || error instanceof ProviderAnswerError)) throw error;
+    deps.warn(String(error));
+    return { kind: "snooze", untilMs };
+  }
+}
+
+function isTerminal(prediction: Prediction): prediction is EndedPrediction {
+  return prediction.status === "succeeded" || hasStopped(prediction);
+}
+
+function hasStopped(prediction: Prediction): prediction is EndedPrediction {
+  return ["failed", "canceled", "aborted"].includes(prediction.status);
 }
 
 async function afterFailedPoll(
@@ -166,7 +221,7 @@ async function afterFailedPoll(
   const decision = decideAfterPoll(failure, deps.clock() - errand.startedAtMs);
   switch (decision.kind) {
     case "again":
-      return pollAgain(errand, deps, signal);
+      return pollAgain(errand, null, deps, signal);
     case "slow-down":
       return { kind: "rate-limit", forMs: decision.forMs };
     case "pause-account":

@@ -5,13 +5,16 @@
  * If this process dies:
  *   after the receipt     the next run adopts the receipt that it finds.
  *   after the end         the next run finds the item ended, reads the receipt and carries on: the answer may be
- *                         given twice (its job has the item's id), the totals are not added twice.
+ *                         given twice (its job has the item's id), the totals are not added twice. A client's
+ *                         webhook may be called twice, with one id.
  *   after the answer      the same.
  */
 
+import { failureGroup } from "../src/core/failing.ts";
 import { END_STEPS, type ItemByte, isEnd } from "../src/core/item.ts";
 import { type AttemptRef, errandId, itemId } from "../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../src/core/outcome.ts";
+import { WEBHOOK_EVENTS } from "../src/core/prediction.ts";
 import {
   buildReceipt,
   type Ending,
@@ -31,6 +34,7 @@ export type RecordDeps = {
   readonly writeReceipt: (ref: AttemptRef, receipt: Receipt) => Promise<Receipt>;
   readonly move: (ref: AttemptRef, step: "save" | "fail" | "cancel", options: MoveOptions) => Promise<MoveAnswer>;
   readonly reply: (queue: string, id: string, line: ResultLine) => Promise<void>;
+  readonly enqueueNotify: (ref: AttemptRef, event: "end") => Promise<void>;
   readonly enqueueFinish: (ref: AttemptRef) => Promise<void>;
   readonly clock: () => number;
 };
@@ -46,11 +50,14 @@ export async function recordMetrics(ref: RecordErrand, deps: RecordDeps): Promis
       output_bytes: receipt.outputs.reduce((sum, { bytes }) => sum + BigInt(bytes), 0n),
       output_files: BigInt(receipt.outputs.length),
     },
+    ...(receipt.status === "failed" && { failure: failureGroup(receipt.error) }),
+    ...(receipt.status === "saved" && receipt.outputs.length > 0 && { hasFiles: true }),
   });
   if (ended.answer === "lost") return DONE;
 
   if (receipt.reply_to !== null)
     await deps.reply(receipt.reply_to, itemId(ref.batch, ref.index), resultLineOf(receipt));
+  if (receipt.webhook_events.some((event) => event !== "start")) await deps.enqueueNotify(ref, "end");
   if (ended.left === 0) await deps.enqueueFinish(ref);
   return DONE;
 }
@@ -62,7 +69,7 @@ async function standingReceipt(ref: RecordErrand, deps: RecordDeps): Promise<Rec
   if (isEnd(item.state)) return deps.readReceipt(ref);
   if (item.state !== "recording") return null;
 
-  const { ending, prediction_id, row_id, reply_to, intent_at } = item.fields;
+  const { ending, prediction_id, row_id, reply_to, intent_at, webhook_events } = item.fields;
   if (ending === undefined) throw new Error(`${errandId(ref)} is to be recorded, but Redis holds no ending for it`);
   return deps.writeReceipt(
     ref,
@@ -70,6 +77,7 @@ async function standingReceipt(ref: RecordErrand, deps: RecordDeps): Promise<Rec
       ref,
       rowId: row_id ?? null,
       replyTo: reply_to ?? null,
+      webhookEvents: WEBHOOK_EVENTS.filter((event) => webhook_events?.split(",").includes(event) === true),
       predictionId: prediction_id ?? null,
       claimedAtMs: intent_at === undefined ? null : Number(intent_at),
       recordedAtMs: deps.clock(),

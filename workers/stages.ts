@@ -7,8 +7,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Redis } from "ioredis";
 import type { Logger } from "pino";
 import { openAdmission } from "../src/batches/admit-single.ts";
+import { describePrediction } from "../src/batches/describe-prediction.ts";
+import { signedFileUrl } from "../src/batches/file-links.ts";
+import { findItem } from "../src/batches/find-item.ts";
 import { placeItems } from "../src/batches/place-items.ts";
 import { readInputJob } from "../src/batches/single-input.ts";
+import { withdrawItem } from "../src/batches/withdraw-item.ts";
 import { writeResults } from "../src/batches/write-results.ts";
 import { copyOutput } from "../src/bucket/copy-output.ts";
 import { openDownloadAgent } from "../src/bucket/download-agent.ts";
@@ -33,8 +37,10 @@ import {
   followQueue,
   inputsQueue,
   keepQueue,
+  notifyQueue,
   recordQueue,
 } from "../src/queues/queues.ts";
+import { deliver, openWebhookAgent } from "../src/webhooks/deliver.ts";
 import type { Account, Services } from "../src/wiring.ts";
 import { type AdmitDeps, admitInputs } from "./admit-inputs.ts";
 import { type CopyDeps, copyOutputs } from "./copy-outputs.ts";
@@ -43,9 +49,10 @@ import { type FeedDeps, feedBatches } from "./feed-batches.ts";
 import { type FinishDeps, finishBatch } from "./finish-batch.ts";
 import { type FollowDeps, followPrediction } from "./follow-prediction.ts";
 import { type KeepDeps, keepItems } from "./keep-items.ts";
+import { type NotifyDeps, notifyClients } from "./notify-clients.ts";
 import { type RecordDeps, recordMetrics } from "./record-metrics.ts";
 
-export const STAGES = ["admit", "feed", "create", "follow", "copy", "record", "finish", "keep"] as const;
+export const STAGES = ["admit", "feed", "create", "follow", "copy", "record", "notify", "finish", "keep"] as const;
 export type Stage = (typeof STAGES)[number];
 
 /** No output is larger; a runaway body ends here. */
@@ -71,6 +78,7 @@ export async function startStages(services: Services, stages: readonly Stage[], 
     follow: () => services.accounts.map((account) => follow(services, account, log)),
     copy: () => copy(services, log),
     record: () => record(services, log),
+    notify: () => notify(services, log),
     finish: () => finish(services, log),
     keep: () => keep(services, log),
   };
@@ -125,6 +133,10 @@ function feed(services: Services, log: Logger): Consumer {
     noteWindow: (batch, window) => noteWindow(bucket, batch, window, Date.now()),
     enqueueCreates: queues.create,
     advance: ledger.advance,
+    cancelingBatches: ledger.cancelingBatches,
+    walkCancel: ledger.walkCancel,
+    wakeFollow: queues.wakeFollow,
+    enqueueFinish: queues.finish,
     clock: Date.now,
   };
   return consume(
@@ -139,11 +151,14 @@ function create(services: Services, account: Account, log: Logger): Consumer {
   const deps: CreateDeps = {
     readRow: ({ batch, place }) => readRow(bucket, batch, place),
     move: ledger.move,
+    withdraw: (ref, row, why) => withdrawItem(ref, row, why, { bucket, ledger, queues, clock: Date.now }),
     provider: account.speak,
     pauseAccount: pauser(services, account, log),
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
     enqueueFollow: queues.follow,
     enqueueRecord: queues.record,
+    enqueueNotify: queues.notify,
+    enqueueFinish: ({ account, batch }) => queues.finish(account, batch),
     waitForTurn: account.toleratesBurst
       ? async () => undefined
       : steadySends({
@@ -169,6 +184,7 @@ function follow(services: Services, account: Account, log: Logger): Consumer {
   const deps: FollowDeps = {
     provider: account.speak,
     move: ledger.move,
+    takeMarks: ledger.takeMarks,
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
     enqueueCopy: queues.copy,
     enqueueRecord: queues.record,
@@ -202,14 +218,10 @@ function copy(services: Services, log: Logger): Consumer {
     enqueueRecord: queues.record,
     clock: Date.now,
   };
-  const consumer = consume(copyQueue, (errand, signal) => copyOutputs(errand, deps, signal), at(services, log));
-  return {
-    ...consumer,
-    async close() {
-      await consumer.close();
-      await agent.close();
-    },
-  };
+  return closingToo(
+    agent,
+    consume(copyQueue, (errand, signal) => copyOutputs(errand, deps, signal), at(services, log)),
+  );
 }
 
 function record(services: Services, log: Logger): Consumer {
@@ -221,10 +233,33 @@ function record(services: Services, log: Logger): Consumer {
     writeReceipt: (ref, receipt) => writeReceipt(bucket, ref, receipt),
     move: ledger.move,
     reply: queues.reply,
+    enqueueNotify: queues.notify,
     enqueueFinish: ({ account, batch }) => queues.finish(account, batch),
     clock: Date.now,
   };
   return consume(recordQueue, (ref, _signal) => recordMetrics(ref, deps), at(services, log));
+}
+
+function notify(services: Services, log: Logger): Consumer {
+  const { bucket, ledger, webhookHosts } = services;
+  const agent = openWebhookAgent({ hosts: webhookHosts });
+  const deps: NotifyDeps = {
+    findItem: (id) => findItem({ bucket, ledger }, id),
+    describe: async (found, { base_url: baseUrl }) => {
+      const secret = await ledger.secretFor("files");
+      return describePrediction(bucket, found, {
+        baseUrl,
+        fileUrl: (item, key) => signedFileUrl(secret, baseUrl, item, key, Date.now()),
+      });
+    },
+    secretOf: (tenant) => ledger.secretFor(`webhooks:${tenant}`),
+    deliver: (url, call, signal) => deliver(url, call, agent, signal),
+    clock: Date.now,
+  };
+  return closingToo(
+    agent,
+    consume(notifyQueue, (errand, signal) => notifyClients(errand, deps, signal), at(services, log)),
+  );
 }
 
 function finish(services: Services, log: Logger): Consumer {
@@ -283,7 +318,8 @@ async function revive(
     case "follow": {
       if (await queues.retryFailed(followQueue(ref.account).name, id)) return;
       if (fields.prediction_id === undefined) throw new Error(`${id} is running, but Redis holds no prediction for it`);
-      await queues.follow(ref, { id: predictionId(fields.prediction_id), startedAtMs }, 0);
+      const deadlineAtMs = fields.deadline_at === undefined ? null : Number(fields.deadline_at);
+      await queues.follow(ref, { id: predictionId(fields.prediction_id), startedAtMs, deadlineAtMs }, 0);
       return;
     }
     case "copy":
@@ -295,6 +331,17 @@ async function revive(
     default:
       errand satisfies never;
   }
+}
+
+/** What only this consumer uses is closed once its last job has ended. */
+function closingToo(used: { close(): Promise<void> }, consumer: Consumer): Consumer {
+  return {
+    ...consumer,
+    async close() {
+      await consumer.close();
+      await used.close();
+    },
+  };
 }
 
 function pauser({ ledger }: Services, account: Account, log: Logger): (reason: string) => Promise<void> {

@@ -10,36 +10,47 @@
  *   2. identities               the same; an input that comes again is known now, and whoever answers it publishes.
  *   3. published                its rows are fed, whether or not their producers heard of it.
  *
- * The same identity with the same input is the same item; with another input it is refused. Two writers that race
+ * The same identity with the same input is the same item; with another input it is refused. An input without one can't
+ * come again, and is answered once its part is published. Two writers that race
  * with one identity both write a part; the identity names one row, and the other's row is void: canceled, never bought.
  */
 
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import DataLoader from "dataloader";
 import stringify from "safe-stable-stringify";
 import type { Bucket } from "../bucket/bucket.ts";
-import { encodeIndex, parseRow, type StoredRow } from "../bucket/input-parts.ts";
+import { indexSingles, parseRow, type StoredRow } from "../bucket/input-parts.ts";
 import { type Identity, readBatch, readIdentity, writeBatch, writeIdentity } from "../bucket/records.ts";
 import type { Batch } from "../core/batch.ts";
 import { type BatchId, batchIdFrom, type ItemId, itemId, OBJECT_KEYS } from "../core/naming.ts";
 import type { Ledger } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
 import { requireRemembered } from "./forgotten-batch.ts";
-import { InputRefused, type SingleInput } from "./single-input.ts";
+import { IdentityTaken, type SingleInput } from "./single-input.ts";
 
 const SHARED_PART_MS = 5;
 const MAX_PART_ROWS = 1_000;
 const MAX_PART_BYTES = 64 * 1024 * 1024;
 const MAX_ROUNDS = 1_000;
+const MAX_LOADERS = 1_000;
+const WAKE_EVERY_MS = 100;
 
-export type Admission = { readonly admit: (input: SingleInput) => Promise<ItemId> };
+/** `row`: as it was stored now; null where the identity was known before, and the item with it. */
+export type Admitted = { readonly item: ItemId; readonly row: StoredRow | null };
+
+export type Admission = { readonly admit: (input: SingleInput) => Promise<Admitted> };
 
 type Entry = {
   readonly input: SingleInput;
-  readonly key: ReturnType<typeof OBJECT_KEYS.identity>;
+  /** Null where the input can't come again. */
+  readonly key: ReturnType<typeof OBJECT_KEYS.identity> | null;
   readonly digest: string;
-  readonly line: string;
 };
+
+/** A part's number, and the index of its first row. */
+type Place = { readonly part: number; readonly first: number };
+
+type Line = { readonly row: StoredRow; readonly line: string };
 
 export function openAdmission(deps: {
   readonly bucket: Bucket;
@@ -49,9 +60,12 @@ export function openAdmission(deps: {
 }): Admission {
   const { bucket, ledger } = deps;
   /** One per batch of singles; yesterday's are dropped when a new one is made. */
-  const loaders = new Map<BatchId, DataLoader<Entry, ItemId>>();
+  const loaders = new Map<BatchId, DataLoader<Entry, Admitted>>();
+  /** Where the next part goes, as far as this process knows; who finds the number taken asks Redis. */
+  const tails = new Map<BatchId, Place>();
+  let wokenAtMs = Number.NEGATIVE_INFINITY;
 
-  async function loaderOf(input: SingleInput): Promise<DataLoader<Entry, ItemId>> {
+  async function loaderOf(input: SingleInput): Promise<DataLoader<Entry, Admitted>> {
     const batch = singlesBatch(input, deps.clock());
     const known = loaders.get(batch.id);
     if (known !== undefined) return known;
@@ -60,9 +74,12 @@ export function openAdmission(deps: {
     await ledger.openBatch(batch);
     const raced = loaders.get(batch.id);
     if (raced !== undefined) return raced;
-    if (loaders.size >= 1_000) loaders.clear();
+    if (loaders.size >= MAX_LOADERS) {
+      loaders.clear();
+      tails.clear();
+    }
     let previous: Promise<unknown> = Promise.resolve();
-    const loader = new DataLoader<Entry, ItemId>(
+    const loader = new DataLoader<Entry, Admitted>(
       (entries) => {
         // One part at a time, so that this process doesn't race itself for a number.
         const run = previous.then(() => admitGroup(batch, entries));
@@ -76,30 +93,38 @@ export function openAdmission(deps: {
   }
 
   /** An answer for each entry: its item, or why it is refused. */
-  async function admitGroup(batch: Batch, entries: readonly Entry[]): Promise<(ItemId | Error)[]> {
-    const answers = new Map<Entry, ItemId | Error>();
-    /** The highest index that the answers name, by batch. */
+  async function admitGroup(batch: Batch, entries: readonly Entry[]): Promise<(Admitted | Error)[]> {
+    const answers = new Map<Entry, Admitted | Error>();
+    /** The highest index that was named of each batch by identities noted earlier. */
     const promised = new Map<BatchId, number>();
     for (let round = 0; round < MAX_ROUNDS; round++) {
       await Promise.all(
         entries
           .filter((entry) => !answers.has(entry))
           .map(async (entry) => {
-            const standing = await readIdentity(bucket, entry.key);
+            const standing = entry.key === null ? null : await readIdentity(bucket, entry.key);
             if (standing === null) return;
-            answers.set(entry, judge(entry, standing));
+            answers.set(entry, judge(entry, standing, null));
             promised.set(standing.batch, Math.max(promised.get(standing.batch) ?? 0, standing.index));
           }),
       );
       const open = entries.filter((entry) => !answers.has(entry));
-      if (open.length === 0) {
+      if (open.length > 0) for (const [entry, answer] of await appendPart(batch, open)) answers.set(entry, answer);
+      if (answers.size === entries.length) {
         for (const [id, index] of promised) await publishUpTo(id, index);
-        await deps.queues.wakeFeed(batch.account);
+        await wakeFeed(batch);
         return entries.map((entry) => answers.get(entry) ?? new Error("an admission was lost"));
       }
-      await appendPart(batch, open);
     }
     throw new Error(`batch ${batch.id}: ${MAX_ROUNDS} parts were written by others while this one waited for a number`);
+  }
+
+  /** The feed looks every second by itself; a busy server needn't wake it at every part. */
+  async function wakeFeed({ account }: Batch): Promise<void> {
+    const nowMs = deps.clock();
+    if (Math.abs(nowMs - wokenAtMs) < WAKE_EVERY_MS) return;
+    wokenAtMs = nowMs;
+    await deps.queues.wakeFeed(account);
   }
 
   /** Whoever noted an identity may have died before its part was published: what is answered here will be fed. */
@@ -110,51 +135,76 @@ export function openAdmission(deps: {
       if (tail === null || index < tail.batch.items) return; // a batch that has left Redis was finished
       const body = await bucket.get(OBJECT_KEYS.input(id, tail.parts), { maxBytes: 2 * MAX_PART_BYTES });
       if (body === null) throw new Error(`item ${index} of batch ${id} was promised, but stands in no part of it`);
-      await completePart(batch, { part: tail.parts, first: tail.batch.items }, body.toString("utf8"));
+      await completePart(batch, { part: tail.parts, first: tail.batch.items }, linesOf(body));
     }
   }
 
-  /** Appends a part with these entries - or completes the part that somebody else wrote under its number. */
-  async function appendPart(batch: Batch, entries: readonly Entry[]): Promise<void> {
-    const tail = await ledger.standing(batch.account, batch.id);
-    if (tail === null) throw new Error(`batch ${batch.id} isn't open in Redis`);
-    const place = { part: tail.parts, first: tail.batch.items };
+  /**
+   * Appends a part with these entries, as many as fit, and answers them - or completes the part that somebody else
+   * wrote under its number, which answers none.
+   */
+  async function appendPart(batch: Batch, entries: readonly Entry[]): Promise<ReadonlyMap<Entry, Admitted | Error>> {
+    const place = tails.get(batch.id) ?? (await readTail(batch));
+    tails.delete(batch.id);
+    // Stamped now, when all earlier parts are known: so the rows of a batch stand in the order of their creation.
+    const mine = withinLimit(entries, deps.clock());
     const key = OBJECT_KEYS.input(batch.id, place.part);
-    const body = [...new Map(withinLimit(entries).map((entry) => [entry.key, entry.line])).values()].join("");
-    const wrote = await bucket.putOnce(key, body, { contentType: "application/x-ndjson" });
-    if (wrote) return completePart(batch, place, body);
+    const body = Buffer.from(mine.map(({ line }) => line).join(""));
 
-    const theirs = await bucket.get(key, { maxBytes: 2 * MAX_PART_BYTES });
+    const theirs = (await bucket.putOnce(key, body, { contentType: "application/x-ndjson" }))
+      ? body
+      : await bucket.get(key, { maxBytes: 2 * MAX_PART_BYTES });
+    if (theirs === null) throw new Error(`${bucket.urlOf(key)} was there, and isn't any more`);
+    // A client of S3 that sends a put again may be told that the key is taken: by itself.
+    if (theirs.equals(body)) {
+      const standing = await completePart(batch, place, mine);
+      tails.set(batch.id, { part: place.part + 1, first: place.first + mine.length });
+      return new Map(
+        mine.map(({ entry, row }, at) => {
+          const index = place.first + at;
+          const own = { batch: batch.id, index, inputSha256: entry.digest };
+          const found = standing[at] ?? own;
+          return [entry, judge(entry, found, found.batch === own.batch && found.index === index ? row : null)];
+        }),
+      );
+    }
     const now = await ledger.standing(batch.account, batch.id);
     // Published meanwhile, it needs nobody; and then `place.first` might not be where it begins.
-    if (theirs !== null && now?.parts === place.part) await completePart(batch, place, theirs.toString("utf8"));
+    if (now?.parts === place.part) await completePart(batch, place, linesOf(theirs));
+    return new Map();
   }
 
+  async function readTail({ id, account }: Batch): Promise<Place> {
+    const tail = await ledger.standing(account, id);
+    if (tail === null) throw new Error(`batch ${id} isn't open in Redis`);
+    return { part: tail.parts, first: tail.batch.items };
+  }
+
+  /** Answers which identity stands for each row; null for a row without one. */
   async function completePart(
     batch: Batch,
-    { part, first }: { part: number; first: number },
-    body: string,
-  ): Promise<void> {
-    const lines = body.split("\n").slice(0, -1);
+    { part, first }: Place,
+    lines: readonly Line[],
+  ): Promise<readonly (Identity | null)[]> {
     let end = 0;
-    const ends = lines.map((line) => (end += Buffer.byteLength(line) + 1));
-    await bucket.put(OBJECT_KEYS.inputIndex(batch.id, part), encodeIndex(first, ends), {
-      contentType: "application/octet-stream",
-    });
+    const ends = lines.map(({ line }) => (end += Buffer.byteLength(line)));
+    await indexSingles(bucket, batch.id, { part, first }, ends);
 
-    const voidIndexes: number[] = [];
-    await Promise.all(
-      lines.map(async (line, at) => {
-        const index = first + at;
-        const row = parseRow(line);
-        if (row.identity === undefined || row.input_sha256 === undefined)
-          throw new Error(`row ${index} of ${batch.id} names no identity`);
-        const mine: Identity = { batch: batch.id, index, inputSha256: row.input_sha256 };
-        const standing = await writeIdentity(bucket, OBJECT_KEYS.identity(batch.tenant, row.identity), mine);
-        if (standing.batch !== mine.batch || standing.index !== index) voidIndexes.push(index);
+    const standing = await Promise.all(
+      lines.map(async ({ row }, at) => {
+        if (row.identity === undefined || row.input_sha256 === undefined) return null;
+        const mine: Identity = { batch: batch.id, index: first + at, inputSha256: row.input_sha256 };
+        return writeIdentity(bucket, OBJECT_KEYS.identity(batch.tenant, row.identity), mine);
       }),
     );
-    await ledger.publishPart(batch, { part, first, rows: lines.length, voidIndexes });
+    const voidIndexes = standing.flatMap((identity, at) =>
+      identity === null || (identity.batch === batch.id && identity.index === first + at) ? [] : [first + at],
+    );
+    const published = await ledger.publishPart(batch, { part, first, rows: lines.length, voidIndexes });
+    if (published === "missing") {
+      throw new Error(`part ${part} of batch ${batch.id} is in the bucket, but Redis doesn't know the parts before it`);
+    }
+    return standing;
   }
 
   return {
@@ -162,6 +212,14 @@ export function openAdmission(deps: {
       return (await loaderOf(input)).load(entryOf(input));
     },
   };
+}
+
+function linesOf(part: Buffer): readonly Line[] {
+  return part
+    .toString("utf8")
+    .split("\n")
+    .slice(0, -1)
+    .map((line) => ({ line: `${line}\n`, row: parseRow(line) }));
 }
 
 /** The batch of singles that an input of this moment belongs to. */
@@ -179,31 +237,54 @@ function singlesBatch({ tenant, account }: SingleInput, nowMs: number): Batch {
 }
 
 function entryOf(input: SingleInput): Entry {
-  const identity = sha256(input.identity).toString("hex");
   const digest = sha256(stringify([input.row.target, input.row.input])).toString("hex");
-  const row: StoredRow = {
-    input: input.row.input,
-    target: input.row.target,
-    identity,
-    input_sha256: digest,
-    ...(input.row.id !== undefined && { id: input.row.id }),
-    ...(input.replyTo !== null && { reply_to: input.replyTo }),
+  return {
+    input,
+    digest,
+    key: input.identity === null ? null : OBJECT_KEYS.identity(input.tenant, digestOf(input.identity)),
   };
-  return { input, key: OBJECT_KEYS.identity(input.tenant, identity), digest, line: `${JSON.stringify(row)}\n` };
 }
 
-function judge(entry: Entry, standing: Identity): ItemId | Error {
-  if (standing.inputSha256 === entry.digest) return itemId(standing.batch, standing.index);
-  return new InputRefused(
-    `${entry.input.identity.replace(/^(\w+):/, "$1 ")} is item ${itemId(standing.batch, standing.index)} already, with another input`,
+function lineOf({ input, digest }: Entry, nowMs: number): Line {
+  const { identity, replyTo, webhook, cancelAfterMs } = input;
+  const { id, input: values, target } = input.row;
+  const row: StoredRow = {
+    input: values,
+    target,
+    // A row that nothing else tells from its twin: see `appendPart`.
+    ...(identity === null ? { nonce: randomUUID() } : { identity: digestOf(identity), input_sha256: digest }),
+    ...(id !== undefined && { id }),
+    ...(replyTo !== null && { reply_to: replyTo }),
+    created_at: new Date(nowMs).toISOString(),
+    ...(cancelAfterMs !== null && { deadline: new Date(nowMs + cancelAfterMs).toISOString() }),
+    ...(webhook !== null && { webhook }),
+  };
+  return { row, line: `${JSON.stringify(row)}\n` };
+}
+
+function judge(entry: Entry, standing: Identity, row: StoredRow | null): Admitted | Error {
+  const item = itemId(standing.batch, standing.index);
+  if (standing.inputSha256 === entry.digest) return { item, row };
+  return new IdentityTaken(
+    `${(entry.input.identity ?? "").replace(/^(\w+):/, "$1 ")} is item ${item} already, with another input`,
   );
 }
 
-/** The first entries whose lines fit into one part; the rest go into the next round's. */
-function withinLimit(entries: readonly Entry[]): readonly Entry[] {
+/** The first entries whose lines fit into one part, one of each identity; the rest go into the next round's. */
+function withinLimit(entries: readonly Entry[], nowMs: number): readonly (Line & { readonly entry: Entry })[] {
+  const lines: (Line & { readonly entry: Entry })[] = [];
   let bytes = 0;
-  const most = entries.findIndex((entry) => (bytes += Buffer.byteLength(entry.line)) > MAX_PART_BYTES);
-  return most === -1 ? entries : entries.slice(0, Math.max(most, 1));
+  for (const entry of new Map(entries.map((one) => [one.key ?? one, one])).values()) {
+    const { row, line } = lineOf(entry, nowMs);
+    bytes += Buffer.byteLength(line);
+    if (bytes > MAX_PART_BYTES && lines.length > 0) break;
+    lines.push({ entry, row, line });
+  }
+  return lines;
+}
+
+function digestOf(identity: string): string {
+  return sha256(identity).toString("hex");
 }
 
 function sha256(text: string): Buffer {

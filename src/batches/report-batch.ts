@@ -16,8 +16,10 @@ export type BatchReport = {
   readonly canceled: number;
   readonly unclear: number;
   readonly account: AccountName;
-  /** Why the account is paused, or null. */
+  /** Why nothing more of it is bought, or null; `paused_by`: who has to let it go on. */
   readonly paused: string | null;
+  readonly paused_by: "batch" | "account" | null;
+  readonly canceled_at: string | null;
   readonly opened_at: string;
   readonly finished_at: string | null;
   readonly metrics: { readonly predict_time: number; readonly output_files: number; readonly output_bytes: number };
@@ -34,12 +36,18 @@ export async function reportBatch(
   return standing === null ? null : reportOf(standing, paused);
 }
 
-function reportOf({ batch, counts, sums, finishedAtMs }: BatchStanding, paused: string | null): BatchReport {
+export function reportOf(
+  { batch, counts, sums, finishedAtMs, paused: batchPaused, canceledAtMs }: BatchStanding,
+  accountPaused: string | null,
+): BatchReport {
   const progress = progressOf(counts);
+  // A canceled batch buys nothing more: no pause holds it.
+  const canceled = canceledAtMs !== null;
+  const paused = canceled ? null : (batchPaused ?? accountPaused);
   return {
     batch: batch.id,
     name: batch.name,
-    state: batchState({ progress, accountPaused: paused, finished: finishedAtMs !== null }),
+    state: batchState({ progress, paused, canceled, finished: finishedAtMs !== null }),
     items: progress.items,
     waiting: progress.waiting,
     in_flight: progress.inFlight,
@@ -49,6 +57,8 @@ function reportOf({ batch, counts, sums, finishedAtMs }: BatchStanding, paused: 
     unclear: progress.unclear,
     account: batch.account,
     paused,
+    paused_by: paused === null ? null : batchPaused === null ? "account" : "batch",
+    canceled_at: canceledAtMs === null ? null : new Date(canceledAtMs).toISOString(),
     opened_at: new Date(batch.openedAtMs).toISOString(),
     finished_at: finishedAtMs === null ? null : new Date(finishedAtMs).toISOString(),
     metrics: {
@@ -65,5 +75,11 @@ export function progressIn(report: BatchReport): Progress {
 }
 
 export function estimateFor(report: BatchReport, endedPerSecond: number, createsPerMinute: number): Estimate {
-  return estimateEnd({ progress: progressIn(report), endedPerSecond, createsPerMinute, accountPaused: report.paused });
+  return estimateEnd({ progress: progressIn(report), endedPerSecond, createsPerMinute, paused: pauseOf(report) });
+}
+
+/** In a person's words, or null. */
+export function pauseOf({ paused, paused_by, account }: BatchReport): string | null {
+  if (paused === null) return null;
+  return paused_by === "account" ? `account ${account} is paused: ${paused}` : paused;
 }

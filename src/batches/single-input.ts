@@ -1,5 +1,6 @@
 /** A single input: what a producer's job holds, read once and refused in words where it can't become an item. */
 
+import type { RowWebhook } from "../bucket/input-parts.ts";
 import { type AccountName, isOwnQueue } from "../core/naming.ts";
 import type { Target } from "../core/prediction.ts";
 import { type Row, readRow } from "../core/rows.ts";
@@ -8,16 +9,22 @@ import type { InputJob } from "../queues/queues.ts";
 export type SingleInput = {
   readonly tenant: string;
   readonly account: AccountName;
-  /** What makes it the same input when it comes again; unique within the tenant. */
-  readonly identity: string;
+  /** What makes it the same input when it comes again; unique within the tenant. Null: it can't come again. */
+  readonly identity: string | null;
   readonly row: Row & { readonly target: Target };
   readonly replyTo: string | null;
+  /** How long after its admission the prediction is to be ended; null: as long as we allow any. */
+  readonly cancelAfterMs: number | null;
+  readonly webhook: RowWebhook | null;
 };
 
 /** This can't become an item, and trying again won't change that. */
 export class InputRefused extends Error {
-  override readonly name = "InputRefused";
+  override readonly name: string = "InputRefused";
 }
+
+/** The same identity came before, with another input. */
+export class IdentityTaken extends InputRefused {}
 
 /** What admission needs to know of an account. */
 export type AdmittingAccount = { readonly name: AccountName; readonly targets: ReadonlySet<Target["kind"]> };
@@ -62,6 +69,8 @@ export function readInputJob(job: InputJob, accounts: readonly AdmittingAccount[
     identity: read.row.id === undefined ? `job:${job.jobId}:${job.addedAtMs}` : `id:${read.row.id}`,
     row: { ...read.row, target },
     replyTo: replyTo ?? null,
+    cancelAfterMs: null,
+    webhook: null,
   };
 }
 

@@ -1,16 +1,22 @@
 /** From one report after another to what a watcher shows: the pace, when it will be done, and why then. */
 
-import { awaitsResults } from "../batches/follow-batch.ts";
-import { type BatchReport, estimateFor } from "../batches/report-batch.ts";
 import type { BatchKind, Estimate } from "../core/batch.ts";
 import { SECOND } from "../core/time.ts";
+import { awaitsResults } from "./follow-batch.ts";
 import { pacePerSecond, type Sample, withSample } from "./pace.ts";
-import type { View } from "./progress-bar.ts";
+import { type BatchReport, estimateFor } from "./report-batch.ts";
 
 /** Nothing has moved for so long, and nothing is in flight: perhaps nobody works. */
 const STILL_MS = 10 * SECOND;
 
 const CALM_MS = 10 * SECOND;
+
+export type View = {
+  readonly report: BatchReport;
+  /** Items that ended, a second, lately. */
+  readonly perSecond: number;
+  readonly estimate: Estimate;
+};
 
 export type Track = {
   take(report: BatchReport, nowMs: number): void;

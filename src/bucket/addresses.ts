@@ -1,15 +1,17 @@
 /**
- * Which hosts files may be fetched from, and which addresses such a host may have. Decisions only, no I/O.
+ * Which hosts may be asked where a URL comes from outside, and which addresses such a host may have. Decisions only,
+ * no I/O.
  *
- * An output's URL comes from outside, so it could point at a machine of ours, at a cloud's metadata service, or at a
- * name that resolves to one. A URL is therefore judged by name, against a list, and every address that the name
+ * The URL of an output, or of a client's webhook, could point at a machine of ours, at a cloud's metadata service, or
+ * at a name that resolves to one. A URL is therefore judged by name, against a list, and every address that the name
  * resolves to is judged again when a connection is made.
  */
 
 import ipaddr from "ipaddr.js";
 
 /**
- * One entry of the list: `host`, `*.host` (its subdomains, not itself), each with an optional `:port`.
+ * One entry of the list: `host`, `*.host` (its subdomains, not itself), each with an optional `:port`; or `*`, every
+ * public host.
  *
  * Without a port the entry means https on 443; for a loopback host any port, and http too. With a port it means that
  * port, https or http. Private addresses are allowed to an entry that names one, a loopback or local name
@@ -29,6 +31,7 @@ export type UrlVerdict =
 /** Reads one entry of the list. Throws a TypeError that says what to write. */
 export function parseHostRule(text: string): HostRule {
   const trimmed = text.trim();
+  if (trimmed === "*") return { host: "*", subdomains: true, port: null };
   const bare = ipaddr.IPv6.isValid(trimmed) ? `[${trimmed}]` : trimmed;
   const match = /^(\*\.)?(\[[^\]]+\]|[^:[\]/@?#%*\\\s]+)(?::(\d{1,5}))?$/.exec(bare);
   const hostname = match?.[2] === undefined ? undefined : URL.parse(`http://${match[2]}/`)?.hostname;
@@ -44,8 +47,8 @@ export function parseHostRule(text: string): HostRule {
   return { host, subdomains, port };
 }
 
-/** Whether a file may be fetched from a URL, as far as its text tells. */
-export function judgeUrl(url: URL, rules: readonly HostRule[]): UrlVerdict {
+/** Whether a URL may be asked, as far as its text tells. `setting`: where a person can name more hosts. */
+export function judgeUrl(url: URL, rules: readonly HostRule[], setting: string): UrlVerdict {
   const refused = (reason: string): UrlVerdict => ({ kind: "refused", reason });
   if (url.protocol !== "https:" && url.protocol !== "http:") return refused(`${url.protocol} isn't https`);
   if (url.username !== "" || url.password !== "") return refused("it carries a user name or password");
@@ -53,7 +56,7 @@ export function judgeUrl(url: URL, rules: readonly HostRule[]): UrlVerdict {
   const host = withoutLastDot(url.hostname);
   const shown = url.port === "" ? host : `${host}:${url.port}`;
   const matching = rules.filter((rule) => matchesHost(rule, host) && matchesPort(rule, url, host));
-  if (matching.length === 0) return refused(`${shown} isn't in the list of allowed hosts (OUTLAST_OUTPUT_HOSTS)`);
+  if (matching.length === 0) return refused(`${shown} isn't in the list of allowed hosts (${setting})`);
   if (url.protocol === "http:" && !isLoopback(host) && !matching.some((rule) => rule.port !== null)) {
     return refused(`${shown} is allowed over https only; name it with its port to allow http`);
   }
@@ -93,6 +96,7 @@ function unwrapped(ip: ipaddr.IPv4 | ipaddr.IPv6): ipaddr.IPv4 | ipaddr.IPv6 {
 }
 
 function matchesHost(rule: HostRule, host: string): boolean {
+  if (rule.host === "*") return true;
   return rule.subdomains ? host.endsWith(`.${rule.host}`) : host === rule.host;
 }
 

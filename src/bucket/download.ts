@@ -14,10 +14,11 @@ import { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import mime from "mime";
 import { type Dispatcher, request } from "undici";
-import { type HostRule, isHttpsTo, judgeUrl } from "./addresses.ts";
+import { type HostRule, isHttpsTo } from "./addresses.ts";
 import { decodeDataUrl, isDataUrl } from "./data-url.ts";
-import { type DownloadAgent, RefusedAddress } from "./download-agent.ts";
+import type { DownloadAgent } from "./download-agent.ts";
 import { DownloadError, shownUrl } from "./download-error.ts";
+import { discard, RefusedAddress } from "./guarded-agent.ts";
 
 export { DownloadError };
 
@@ -114,7 +115,7 @@ const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
 /** One request, without any retry or redirect. */
 async function send(url: URL, headers: Readonly<Record<string, string>>, run: Run): Promise<Answer> {
-  const verdict = judgeUrl(url, run.options.agent.hosts);
+  const verdict = run.options.agent.judge(url);
   if (verdict.kind === "refused")
     throw new DownloadError("refused-host", `${asked(url)} is refused: ${verdict.reason}`);
   try {
@@ -325,9 +326,4 @@ function contentTypeOf({ url, answer }: Found): string | null {
   const told = /^[\w.+-]+\/[\w.+-]+$/.test(type) ? type : null;
   const saysNothing = told === null || told === "application/octet-stream" || told === "binary/octet-stream";
   return saysNothing ? (mime.getType(url.pathname) ?? told) : told;
-}
-
-/** Lets go of an answer that nobody will read; a short one leaves its connection usable. */
-function discard(answer: Answer): void {
-  answer.body.dump({ limit: 16_384 }).catch(() => undefined);
 }

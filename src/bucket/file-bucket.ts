@@ -11,7 +11,7 @@
 import { constants } from "node:fs";
 import { type FileHandle, mkdir, open, realpath } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import type { Readable } from "node:stream";
+import { Readable } from "node:stream";
 import { type Bucket, BucketError, type ObjectInfo } from "./bucket.ts";
 import { codeOf, translated } from "./file-errors.ts";
 import { type FileWriter, openFileWriter } from "./file-writer.ts";
@@ -96,9 +96,16 @@ class FileBucket implements Bucket {
     return this.#read(key, async (file, size) => readAt(file, start, Math.min(length, Math.max(0, size - start))));
   }
 
-  async getStream(key: string): Promise<Readable | null> {
+  async getStream(key: string, range?: { readonly start: number; readonly length: number }): Promise<Readable | null> {
+    if (range !== undefined) checkRange(range.start, range.length);
     const found = await this.#open(key);
-    return found === null ? null : found.file.createReadStream({ autoClose: true });
+    if (found === null) return null;
+    if (range?.length === 0) {
+      await found.file.close();
+      return Readable.from([]);
+    }
+    const part = range === undefined ? {} : { start: range.start, end: range.start + range.length - 1 };
+    return found.file.createReadStream({ autoClose: true, ...part });
   }
 
   async head(key: string): Promise<ObjectInfo | null> {

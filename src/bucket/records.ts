@@ -126,18 +126,40 @@ export async function readIdentity(bucket: Bucket, key: ObjectKey): Promise<Iden
   };
 }
 
-/** A person's decision about an account, recorded before it takes effect. */
-export async function writeAccountAct(
+/** What a person decided; written before it takes effect. */
+export type Act = { readonly act: "pause" | "resume" | "cancel"; readonly items?: readonly number[] };
+
+/** Answers the number that the act got. */
+export async function writeAccountAct(bucket: Bucket, account: AccountName, act: Act, nowMs: number): Promise<number> {
+  return appendAct(bucket, (n) => OBJECT_KEYS.accountAct(account, n), 1, act, nowMs);
+}
+
+/** `from`: a number that is probably free. Answers the one that the act got. */
+export async function writeBatchAct(
   bucket: Bucket,
-  account: AccountName,
-  act: Readonly<Record<string, unknown>>,
-): Promise<ObjectKey> {
-  const body = JSON.stringify(act);
-  for (let n = 1; n <= 100_000; n++) {
-    const key = OBJECT_KEYS.accountAct(account, n);
-    if ((await bucket.head(key)) === null && (await bucket.putOnce(key, body, JSON_TYPE))) return key;
+  batch: BatchId,
+  from: number,
+  act: Act,
+  nowMs: number,
+): Promise<number> {
+  return appendAct(bucket, (n) => OBJECT_KEYS.batchAct(batch, n), from, act, nowMs);
+}
+
+const MAX_ACTS = 1_000_000;
+
+async function appendAct(
+  bucket: Bucket,
+  keyOf: (n: number) => ObjectKey,
+  from: number,
+  act: Act,
+  nowMs: number,
+): Promise<number> {
+  const body = JSON.stringify({ ...act, at: new Date(nowMs).toISOString() });
+  for (let n = from; n < from + MAX_ACTS; n++) {
+    const key = keyOf(n);
+    if ((await bucket.head(key)) === null && (await bucket.putOnce(key, body, JSON_TYPE))) return n;
   }
-  throw new Error(`account ${account} has more than 100,000 acts in ${bucket.url}`);
+  throw new Error(`no free number for ${bucket.urlOf(keyOf(from))} was found behind ${MAX_ACTS} others`);
 }
 
 // ── reading ───────────────────────────────────────────────────────────────────

@@ -20,6 +20,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import {
   DeleteObjectCommand,
   GetObjectCommand,
+  type GetObjectCommandOutput,
   HeadObjectCommand,
   ListObjectsV2Command,
   PutObjectCommand,
@@ -227,16 +228,7 @@ class S3Bucket implements Bucket {
     const command = new GetObjectCommand({ ...this.#object(key), Range: `bytes=${start}-${start + length - 1}` });
     try {
       const answer = await this.#client.send(command, this.#deadline());
-      const bytes = answer.ContentLength;
-      const asked = answer.ContentRange?.startsWith(`bytes ${start}-`) ?? (start === 0 && bytes !== undefined);
-      if (bytes === undefined || bytes > length || !asked) {
-        discard(answer.Body);
-        throw new BucketError(
-          "failed",
-          `reading ${this.urlOf(key)} failed: the store ignored the range that was asked for; use a store that serves ranges`,
-        );
-      }
-      return await whole(answer.Body, bytes);
+      return await whole(answer.Body, this.#bytesOfRange(key, answer, start, length));
     } catch (error) {
       if (namesNoKey(error)) return null;
       if (statusOf(error) === 416) return Buffer.alloc(0); // begins at the object's end or behind it
@@ -244,12 +236,31 @@ class S3Bucket implements Bucket {
     }
   }
 
-  async getStream(key: string): Promise<Readable | null> {
+  /** How many bytes of the range came. Throws BucketError where the answer is something else. */
+  #bytesOfRange(key: string, answer: GetObjectCommandOutput, start: number, length: number): number {
+    const bytes = answer.ContentLength;
+    const asked = answer.ContentRange?.startsWith(`bytes ${start}-`) ?? (start === 0 && bytes !== undefined);
+    if (bytes !== undefined && bytes <= length && asked) return bytes;
+    discard(answer.Body);
+    throw new BucketError(
+      "failed",
+      `reading ${this.urlOf(key)} failed: the store ignored the range that was asked for; use a store that serves ranges`,
+    );
+  }
+
+  async getStream(key: string, range?: { readonly start: number; readonly length: number }): Promise<Readable | null> {
+    if (range !== undefined) {
+      checkRange(range.start, range.length);
+      if (range.length === 0) return (await this.head(key)) === null ? null : Readable.from([]); // no range says "nothing"
+    }
+    const part = range === undefined ? {} : { Range: `bytes=${range.start}-${range.start + range.length - 1}` };
     // The deadline ends with the headers; the body may take as long as its reader, but no pause over the timeout.
     const deadline = new AbortController();
     const timer = setTimeout(() => deadline.abort(new DOMException("deadline", "TimeoutError")), this.#deadlineMs);
     try {
-      const answer = await this.#client.send(new GetObjectCommand(this.#object(key)), { abortSignal: deadline.signal });
+      const command = new GetObjectCommand({ ...this.#object(key), ...part });
+      const answer = await this.#client.send(command, { abortSignal: deadline.signal });
+      if (range !== undefined) this.#bytesOfRange(key, answer, range.start, range.length);
       if (!(answer.Body instanceof Readable)) throw new TypeError("the SDK gave no Node stream");
       return answer.Body;
     } catch (error) {

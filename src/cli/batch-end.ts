@@ -1,14 +1,15 @@
 /** What a person is told of a batch that has come to rest: the totals, where everything lies, what to do about the rest. */
 
 import path from "node:path";
-import type { BatchReport } from "../batches/report-batch.ts";
+import { type BatchReport, pauseOf } from "../batches/report-batch.ts";
 import type { Bucket } from "../bucket/bucket.ts";
+import { bytes, duration, number } from "../core/figures.ts";
 import { OBJECT_KEYS } from "../core/naming.ts";
 import { SECOND } from "../core/time.ts";
 import { harmless } from "./columns.ts";
 import { paintFor } from "./live-lines.ts";
 import { OUTLAST, say } from "./output.ts";
-import { bytes, duration, number, totalsOf } from "./progress-bar.ts";
+import { totalsOf } from "./progress-bar.ts";
 
 export function sayEnd(bucket: Pick<Bucket, "urlOf">, report: BatchReport): void {
   say(totalsOf(report, paintFor(process.stderr)));
@@ -16,7 +17,7 @@ export function sayEnd(bucket: Pick<Bucket, "urlOf">, report: BatchReport): void
 }
 
 function endLines(bucket: Pick<Bucket, "urlOf">, report: BatchReport): readonly string[] {
-  const { batch, account, metrics, paused, finished_at: finishedAt } = report;
+  const { batch, metrics, finished_at: finishedAt } = report;
   const results = OBJECT_KEYS.results(batch);
   const lines = [];
   if (metrics.output_files > 0) {
@@ -32,9 +33,12 @@ function endLines(bucket: Pick<Bucket, "urlOf">, report: BatchReport): readonly 
   if (report.unclear > 0) {
     lines.push(`${number(report.unclear)} unclear: nobody knows whether the provider took them; none is sent again`);
   }
-  if (paused !== null && report.waiting > 0) {
-    lines.push(`account ${account} is paused: ${harmless(paused)}`);
-    lines.push(`when that is mended: ${OUTLAST} resume --account ${account}`);
-  }
+  const pause = pauseOf(report);
+  if (pause !== null && report.waiting > 0) lines.push(harmless(pause), `to let it go on: ${resumeOf(report)}`);
   return lines;
+}
+
+/** What to type, once what caused a pause is mended. */
+export function resumeOf({ batch, account, paused_by }: BatchReport): string {
+  return `${OUTLAST} resume ${paused_by === "account" ? `--account ${account}` : batch}`;
 }

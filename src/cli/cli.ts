@@ -7,13 +7,16 @@
  */
 
 import { Command, CommanderError } from "commander";
+import { cancelCommand } from "./cancel.ts";
 import { demoCommand } from "./demo.ts";
 import { doctorCommand } from "./doctor.ts";
 import { emulatorCommand } from "./emulator.ts";
 import { failureLines } from "./failures.ts";
 import { endWithReader, OUTLAST, say } from "./output.ts";
+import { pauseCommand } from "./pause.ts";
 import { resultsCommand } from "./results.ts";
 import { resumeCommand } from "./resume.ts";
+import { serveCommand } from "./serve.ts";
 import { statusCommand } from "./status.ts";
 import { submitCommand } from "./submit.ts";
 import { upCommand } from "./up.ts";
@@ -27,7 +30,10 @@ const COMMANDS = [
   watchCommand,
   statusCommand,
   resultsCommand,
+  pauseCommand,
   resumeCommand,
+  cancelCommand,
+  serveCommand,
   workerCommand,
   emulatorCommand,
   doctorCommand,

@@ -74,7 +74,7 @@ async function runDemo(options: DemoOptions): Promise<number> {
   end.onSecond(() => system.abandon());
   say(paint("bold", "Outlast demo"));
   say(
-    `predictions from the emulator, which costs nothing; watch the queues at ${paint("cyan", `${system.up.dashboard_url}/queues`)}`,
+    `predictions from the emulator, which costs nothing; watch it at ${paint("cyan", `${system.up.dashboard_url}/batches`)}`,
   );
 
   const stop = new AbortController();
@@ -179,7 +179,7 @@ async function keepUp(
   end: Promise<"interrupted" | { readonly broken: string }>,
 ): Promise<void> {
   const paint = paintFor(process.stderr);
-  say(`everything stays up until Ctrl-C: ${paint("cyan", `${up.dashboard_url}/queues`)}`);
+  say(`everything stays up until Ctrl-C: ${paint("cyan", `${up.dashboard_url}/batches`)}`);
   say(`commands find it by OUTLAST_STATE_DIR=${folder}`);
   const how = await end;
   if (how !== "interrupted") throw new CommandError(how.broken);

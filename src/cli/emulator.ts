@@ -11,6 +11,7 @@ const DEFAULT_KEY = "sk-emulator";
 
 type Flags = {
   readonly host?: string;
+  readonly publicHost?: string;
   readonly port?: number;
   readonly filesPort?: number;
   readonly seed?: string;
@@ -33,6 +34,7 @@ export function emulatorCommand(): Command {
   return new Command("emulator")
     .description("an emulator of the providers, for trying things out")
     .option("--host <address>", "the address to listen on (default: 127.0.0.1)")
+    .option("--public-host <name>", "the name in the addresses it hands out, as others reach it (default: --host)")
     .option("--port <n>", "the API's port (default: any free one)", port)
     .option("--files-port <n>", "the port of the output files' host (default: any free one)", port)
     .option("--seed <text>", "all chance comes from it (default: a new one each start)")

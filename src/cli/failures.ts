@@ -2,6 +2,7 @@
 
 import { UnknownBatch } from "../batches/follow-batch.ts";
 import { BatchForgotten } from "../batches/forgotten-batch.ts";
+import { CannotHold } from "../batches/hold-batch.ts";
 import { RowsError } from "../batches/rows-error.ts";
 import { InputRefused } from "../batches/single-input.ts";
 import { BucketError } from "../bucket/bucket.ts";
@@ -23,6 +24,7 @@ const EXPECTED = [
   InputRefused,
   RowsError,
   BatchForgotten,
+  CannotHold,
 ] as const;
 
 export function failureLines(error: unknown, options: { readonly stack: boolean }): readonly string[] {

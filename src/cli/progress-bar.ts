@@ -7,21 +7,15 @@
  */
 
 import type { BatchReport } from "../batches/report-batch.ts";
+import type { View } from "../batches/track-batch.ts";
 import type { Estimate } from "../core/batch.ts";
-import { HOUR, MINUTE, SECOND } from "../core/time.ts";
+import { counted, duration, number, shareCells } from "../core/figures.ts";
 import { cut, textColumns } from "./columns.ts";
 
 type Style = "green" | "red" | "yellow" | "cyan" | "dim" | "bold";
 /** Colours a piece of text, or leaves it as it is. */
 export type Paint = (style: Style, text: string) => string;
 export const PLAIN: Paint = (_style, text) => text;
-
-export type View = {
-  readonly report: BatchReport;
-  /** Items that ended, a second, lately. */
-  readonly perSecond: number;
-  readonly estimate: Estimate;
-};
 
 /** Three lines, or two where there is room; none is wider than `width` columns. */
 export function barLines({ report, perSecond, estimate }: View, width: number, paint: Paint): readonly string[] {
@@ -45,7 +39,7 @@ export function plainLine({ report, perSecond, estimate }: View): string {
 /** All items, then those of each kind that there are. */
 export function totalsOf(report: BatchReport, paint: Paint): string {
   const counts = countsOf(report).map(({ word, count, style }) => paint(style, `${number(count)} ${word}`));
-  return [`${number(report.items)} item${report.items === 1 ? "" : "s"}`, ...counts].join(", ").replace(", ", ": ");
+  return [counted(report.items, "item"), ...counts].join(", ").replace(", ", ": ");
 }
 
 // ── the bar ───────────────────────────────────────────────────────────────────
@@ -72,28 +66,6 @@ function barOf(report: BatchReport, cells: number, paint: Paint): string {
     const share = shares[at] ?? 0;
     return share === 0 ? "" : paint(style, mark.repeat(share));
   }).join("");
-}
-
-/**
- * Shares cells by counts. What there is of a kind shows in at least one cell, so that one failure among a million is
- * seen, and the last cell isn't full before all is; the largest gives way.
- */
-export function shareCells(counts: readonly number[], cells: number): readonly number[] {
-  const total = counts.reduce((sum, count) => sum + count, 0);
-  if (total === 0) return counts.map((_, at) => (at === counts.length - 1 ? cells : 0));
-  const shares = counts.map((count) => (count === 0 ? 0 : Math.max(Math.floor((count / total) * cells), 1)));
-  for (let left = cells - shares.reduce((sum, share) => sum + share, 0); left !== 0; ) {
-    const step = Math.sign(left);
-    // One more for whom rounding took most from; one less for the largest.
-    const owed = shares.map((share, at) =>
-      counts[at] === 0 ? Number.NEGATIVE_INFINITY : ((counts[at] ?? 0) / total) * cells - share,
-    );
-    const by = step > 0 ? owed : shares;
-    const at = by.indexOf(Math.max(...by));
-    shares[at] = (shares[at] ?? 0) + step;
-    left -= step;
-  }
-  return shares;
 }
 
 // ── the words ─────────────────────────────────────────────────────────────────
@@ -134,34 +106,4 @@ function paceOf(report: BatchReport, perSecond: number, { etaMs, reason }: Estim
   const left = etaMs === null || etaMs === 0 ? [] : [`about ${duration(etaMs)} left`];
   const pace = [...(saysRate ? [] : [rate]), ...left].join(", ");
   return [pace, reason].filter((part) => part !== "").join(": ");
-}
-
-// ── numbers for people ────────────────────────────────────────────────────────
-
-export function number(n: number): string {
-  return n.toLocaleString("en-US");
-}
-
-/** The two largest units: `1 h 2 min`, `3 min 20 s`, `4 s`. */
-export function duration(ms: number): string {
-  if (!Number.isFinite(ms)) return "very long";
-  const seconds = Math.max(Math.round(ms / SECOND), ms > 0 ? 1 : 0);
-  const whole = seconds * SECOND;
-  const hours = Math.floor(whole / HOUR);
-  const minutes = Math.floor((whole % HOUR) / MINUTE);
-  if (hours >= 48) return `${Math.floor(hours / 24)} d ${hours % 24} h`;
-  if (hours > 0) return minutes === 0 ? `${hours} h` : `${hours} h ${minutes} min`;
-  if (minutes === 0) return `${seconds} s`;
-  return seconds % 60 === 0 ? `${minutes} min` : `${minutes} min ${seconds % 60} s`;
-}
-
-export function bytes(n: number): string {
-  for (const [unit, size] of [
-    ["GB", 1e9],
-    ["MB", 1e6],
-    ["kB", 1e3],
-  ] as const) {
-    if (n >= size) return `${(n / size).toFixed(1)} ${unit}`;
-  }
-  return `${n} bytes`;
 }

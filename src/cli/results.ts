@@ -8,11 +8,11 @@ import { findBatch, requireReport } from "../batches/follow-batch.ts";
 import { readResults } from "../batches/read-results.ts";
 import { progressIn } from "../batches/report-batch.ts";
 import { exitCodeOf } from "../core/batch.ts";
+import { number } from "../core/figures.ts";
 import type { ResultLine } from "../core/receipt.ts";
 import { openServices } from "../wiring.ts";
 import { cut, padEnd } from "./columns.ts";
 import { OUTLAST, print, printJson, say } from "./output.ts";
-import { number } from "./progress-bar.ts";
 import { commandConfig } from "./settings.ts";
 import { openTakeOut } from "./take-out.ts";
 

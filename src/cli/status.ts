@@ -4,15 +4,17 @@ import path from "node:path";
 import { Command, InvalidArgumentError } from "commander";
 import { findBatch, requireReport, UnknownBatch } from "../batches/follow-batch.ts";
 import { readItemResult } from "../batches/read-results.ts";
-import { type BatchReport, progressIn, reportBatch } from "../batches/report-batch.ts";
+import { type BatchReport, pauseOf, progressIn, reportBatch } from "../batches/report-batch.ts";
 import { exitCodeOf } from "../core/batch.ts";
+import { bytes, duration, number } from "../core/figures.ts";
 import { OBJECT_KEYS, parseItemId } from "../core/naming.ts";
 import type { ResultLine } from "../core/receipt.ts";
 import { SECOND } from "../core/time.ts";
 import { type CommandServices, openServices } from "../wiring.ts";
+import { resumeOf } from "./batch-end.ts";
 import { cut, fields, harmless, table } from "./columns.ts";
 import { OUTLAST, print, printJson, say } from "./output.ts";
-import { bytes, duration, number, PLAIN, totalsOf } from "./progress-bar.ts";
+import { PLAIN, totalsOf } from "./progress-bar.ts";
 import { commandConfig } from "./settings.ts";
 
 const HELP = `
@@ -71,14 +73,16 @@ async function showBatch({ ledger, bucket }: CommandServices, id: string, json: 
   process.exitCode = exitCodeOf(progressIn(report), report.paused);
   if (json) return printJson(report);
 
-  const { metrics, paused } = report;
+  const { metrics } = report;
+  const pause = pauseOf(report);
   const files = `${number(metrics.output_files)}, ${bytes(metrics.output_bytes)}`;
   const lines = fields({
     batch: report.batch,
     name: harmless(report.name),
     state: report.state,
     account: report.account,
-    paused: paused === null ? null : `${harmless(paused)}; then: ${OUTLAST} resume --account ${report.account}`,
+    paused: pause === null ? null : `${harmless(pause)}; to let it go on: ${resumeOf(report)}`,
+    canceled: report.canceled_at,
     items: totalsOf(report, PLAIN).replace(/ items?/, ""),
     files: metrics.output_files === 0 ? null : files,
     "ran for": metrics.predict_time === 0 ? null : `${duration(metrics.predict_time * SECOND)} of predictions`,

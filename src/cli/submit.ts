@@ -14,14 +14,14 @@ import { RowsError } from "../batches/rows-error.ts";
 import { type AdmittingAccount, chooseAccount } from "../batches/single-input.ts";
 import { BadRows, checkRows, type RowReading, submitBatch } from "../batches/submit-batch.ts";
 import type { Mapping } from "../batches/table-values.ts";
+import { number } from "../core/figures.ts";
 import type { AccountName } from "../core/naming.ts";
 import type { Target } from "../core/prediction.ts";
-import { parseTarget } from "../core/rows.ts";
+import { readTargetChoice } from "../core/rows.ts";
 import { openServices, TARGETS } from "../wiring.ts";
 import { harmless } from "./columns.ts";
 import { CommandError } from "./failures.ts";
 import { OUTLAST, print, printJson, say } from "./output.ts";
-import { number } from "./progress-bar.ts";
 import { commandConfig } from "./settings.ts";
 import { watchBatch } from "./watch.ts";
 
@@ -171,11 +171,9 @@ function wholeNumber(text: string): number {
 }
 
 function targetOf(options: SubmitOptions): { readonly target?: Target } {
-  const [kind, second] = (["model", "version", "deployment"] as const).filter((key) => options[key] !== undefined);
-  if (kind === undefined) return {};
-  if (second !== undefined) throw new CommandError(`--${kind} and --${second}: name one of them`);
-  const read = parseTarget(kind, options[kind] ?? "");
-  if (!read.ok) throw new CommandError(`--${kind}: ${read.reason}`);
+  const read = readTargetChoice(options);
+  if (read === null) return {};
+  if (!read.ok) throw new CommandError(read.reason);
   return { target: read.target };
 }
 

@@ -71,7 +71,8 @@ function upLines({ up, config, ownRedis, workerEnv }: System, workers: number, p
       ? `${elsewhere}${OUTLAST} submit FILE.jsonl --model owner/name --wait`
       : `echo '{"input":{"prompt":"a red fox"}}' | ${elsewhere}${OUTLAST} submit - --model outlast/picture --wait`;
   const facts: readonly (readonly [string, string])[] = [
-    ["dashboard", paint("cyan", `${up.dashboard_url}/queues`)],
+    ["dashboard", paint("cyan", `${up.dashboard_url}/batches`)],
+    ["API", `${up.dashboard_url}/v1${paint("dim", `  described at ${up.dashboard_url}/v1/docs`)}`],
     ["bucket", up.bucket],
     ["Redis", `${withoutSecrets(up.redis_url)}${ownRedis ? paint("dim", "  private, kept in the state folder") : ""}`],
     ...account.map((text, at) => [at === 0 ? "account" : "", text] as const),

@@ -6,16 +6,16 @@
 import { Command } from "commander";
 import { findBatch, followBatch } from "../batches/follow-batch.ts";
 import { type BatchReport, progressIn } from "../batches/report-batch.ts";
+import { openTrack, type View } from "../batches/track-batch.ts";
 import { type Batch, exitCodeOf } from "../core/batch.ts";
 import { SECOND } from "../core/time.ts";
 import { type CommandServices, openServices } from "../wiring.ts";
 import { sayEnd } from "./batch-end.ts";
 import { canRedraw, openLiveLines, paintFor } from "./live-lines.ts";
 import { OUTLAST, printJson, say } from "./output.ts";
-import { barLines, plainLine, type View } from "./progress-bar.ts";
+import { barLines, plainLine } from "./progress-bar.ts";
 import { commandConfig } from "./settings.ts";
 import { INTERRUPTED, listenForEnd } from "./signals.ts";
-import { openTrack } from "./track.ts";
 
 /** How often a bar is drawn again at most, and how often a line is written at most. */
 const REDRAW_MS = 200;

@@ -58,26 +58,29 @@ export function progressOf(counts: StateCounts): Progress {
 
 export type BatchState = "open" | "running" | "paused" | "finished" | "canceled";
 
+/** `paused`: why nothing more is bought, whether of the batch or of its account. `canceled`: by a person, as a whole. */
 export function batchState(batch: {
   readonly progress: Progress;
-  readonly accountPaused: string | null;
+  readonly paused: string | null;
+  readonly canceled: boolean;
   readonly finished: boolean;
 }): BatchState {
   const { progress } = batch;
-  if (batch.finished) return progress.canceled === progress.items && progress.items > 0 ? "canceled" : "finished";
-  if (batch.accountPaused !== null) return "paused";
+  if (batch.canceled) return "canceled";
+  if (batch.finished) return "finished";
+  if (batch.paused !== null) return "paused";
   return progress.waiting === progress.items ? "open" : "running";
 }
 
 /** Whether anything can still happen without a person: nothing waits that could be fed, and nothing is in flight. */
-export function isSettled(progress: Progress, accountPaused: string | null): boolean {
-  return progress.inFlight === 0 && (progress.waiting === 0 || accountPaused !== null);
+export function isSettled(progress: Progress, paused: string | null): boolean {
+  return progress.inFlight === 0 && (progress.waiting === 0 || paused !== null);
 }
 
 /** The exit code of a command that waited: the highest that applies. */
-export function exitCodeOf(progress: Progress, accountPaused: string | null): 0 | 2 | 3 | 4 {
+export function exitCodeOf(progress: Progress, paused: string | null): 0 | 2 | 3 | 4 {
   if (progress.unclear > 0) return 4;
-  if (accountPaused !== null && progress.waiting > 0) return 3;
+  if (paused !== null && progress.waiting > 0) return 3;
   return progress.failed + progress.canceled > 0 ? 2 : 0;
 }
 
@@ -96,11 +99,12 @@ export function estimateEnd(facts: {
   readonly progress: Progress;
   readonly endedPerSecond: number;
   readonly createsPerMinute: number;
-  readonly accountPaused: string | null;
+  /** Why nothing more is bought, in a person's words. */
+  readonly paused: string | null;
 }): Estimate {
-  const { progress, endedPerSecond, createsPerMinute, accountPaused } = facts;
+  const { progress, endedPerSecond, createsPerMinute, paused } = facts;
   const left = progress.waiting + progress.inFlight;
-  if (accountPaused !== null) return { etaMs: null, reason: `the account is paused: ${accountPaused}` };
+  if (paused !== null) return { etaMs: null, reason: paused };
   if (left === 0) {
     const held = progress.unclear > 0 ? `${count(progress.unclear, "item")} unclear` : "all items have ended";
     return { etaMs: 0, reason: held };

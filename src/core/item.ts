@@ -1,6 +1,8 @@
 /**
  * The life of an attempt: its states, and every legal step between them.
  *
+ *  canceled
+ *        ▲ withdraw
  *     waiting ──claim──► claimed ──bind──► running ──succeed──► copying
  *        ▲                │ │ │               │                    │
  *        ├────giveBack────┘ │ └─── refuse ──┐ conclude             │ finishCopy
@@ -41,6 +43,8 @@ export const MAX_ATTEMPT = 15;
 type Step = { readonly from: readonly ItemState[]; readonly to: ItemState };
 
 export const ITEM_STEPS = {
+  /** A person, or the deadline of whoever asked for it, ended the item before it was bought. */
+  withdraw: { from: ["waiting"], to: "canceled" },
   /** The intent to buy is written; from here on the item may cost money. */
   claim: { from: ["waiting"], to: "claimed" },
   /** The request surely wasn't accepted, says its own sender, late or not; somebody may claim the item again. */

@@ -65,6 +65,11 @@ export function parseItemId(text: string): { readonly batch: BatchId; readonly i
   return index <= MAX_INDEX ? { batch, index } : null;
 }
 
+/** Of an owner of API keys; it becomes part of object keys. */
+export function isTenantName(text: string): boolean {
+  return /^[a-z0-9][a-z0-9-]{0,30}$/.test(text);
+}
+
 export function parseAccountName(text: string): AccountName | null {
   return /^[a-z0-9][a-z0-9-]{0,30}$/.test(text) ? (text as AccountName) : null;
 }
@@ -79,6 +84,7 @@ export const QUEUE_NAMES = {
   copy: "outlast-copy",
   record: "outlast-record",
   finish: "outlast-finish",
+  notify: "outlast-notify",
   keep: "outlast-keep",
 } as const;
 
@@ -106,6 +112,24 @@ export function parseErrandId(text: string): Omit<AttemptRef, "account"> | null 
   return { batch, index: Number(indexText), attempt: Number(attemptText) };
 }
 
+/** What a client is told by its webhook: that its prediction begins, or that it has ended. */
+export type NotifyEvent = "start" | "end";
+
+export function notifyJobId(ref: Omit<AttemptRef, "account">, event: NotifyEvent): string {
+  return `${errandId(ref)}-${event}`;
+}
+
+export function parseNotifyJobId(text: string): (Omit<AttemptRef, "account"> & { readonly event: NotifyEvent }) | null {
+  const [, errand = "", event] = /^(.+)-(start|end)$/.exec(text) ?? [];
+  const ref = parseErrandId(errand);
+  return ref === null ? null : { ...ref, event: event as NotifyEvent };
+}
+
+/** What a receiver knows a call by: the same however often it is made. */
+export function webhookCallId({ batch, index, attempt }: Omit<AttemptRef, "account">, event: NotifyEvent): string {
+  return `msg_${itemId(batch, index)}_${attempt}_${event}`;
+}
+
 // ── Redis keys ────────────────────────────────────────────────────────────────
 // All keys of an account share one hash tag, so that one script may touch batch, account and items together.
 
@@ -116,12 +140,20 @@ export const REDIS_KEYS = {
   batchAccounts: "outlast:batch-accounts",
   /** sorted set of batch ids by opening time (ms). */
   batches: "outlast:batches",
+  /** sorted set of a tenant's batch ids by opening time (ms). */
+  tenantBatches: (tenant: string) => `outlast:tenant-batches:${tenant}`,
+  /** The same, of its batches of singles alone. */
+  tenantSingles: (tenant: string) => `outlast:tenant-singles:${tenant}`,
+  /** hash: what servers sign with; of its own for each use and tenant. */
+  secrets: "outlast:secrets",
   /** hash: `paused` (why), and the rates last taken from the configuration. */
   account: (account: AccountName) => `${ofAccount(account)}:account`,
-  /** sorted set of batch ids by opening time: those with rows that haven't been fed. */
+  /** sorted set of batch ids by opening time: those with rows that haven't been fed, paused ones aside. */
   unfed: (account: AccountName) => `${ofAccount(account)}:unfed`,
   /** sorted set of batch ids by opening time: those without a manifest. */
   unfinished: (account: AccountName) => `${ofAccount(account)}:unfinished`,
+  /** sorted set of batch ids by the time of the cancel: those whose items haven't all been told. */
+  canceling: (account: AccountName) => `${ofAccount(account)}:canceling`,
   /** sorted set of errand ids by last touch (ms): what somebody must be working on. */
   open: (account: AccountName) => `${ofAccount(account)}:open`,
   /** sorted set of errand ids by the time of the intent (ms): nobody knows whether they were bought. */
@@ -132,6 +164,10 @@ export const REDIS_KEYS = {
   bytes: (account: AccountName, batch: BatchId) => `${ofAccount(account)}:bytes:${batch}`,
   /** set of indexes whose claim was turned away and that the feed gives out again. */
   returned: (account: AccountName, batch: BatchId) => `${ofAccount(account)}:returned:${batch}`,
+  /** hash: what went wrong, in groups: `count:<group>`, and `example:<group>`, the first index of it. */
+  failures: (account: AccountName, batch: BatchId) => `${ofAccount(account)}:failures:${batch}`,
+  /** list of the indexes that were saved last and have files, newest first. */
+  latest: (account: AccountName, batch: BatchId) => `${ofAccount(account)}:latest:${batch}`,
   /** sorted set of part numbers by their first index. */
   parts: (account: AccountName, batch: BatchId) => `${ofAccount(account)}:parts:${batch}`,
   /** hash: what an open item needs; deleted when its attempt ends. */
@@ -161,6 +197,7 @@ export const OBJECT_KEYS = {
   },
   results: (batch: BatchId) => key(`batches/${batch}/results.jsonl`),
   manifest: (batch: BatchId) => key(`batches/${batch}/manifest.json`),
+  batchAct: (batch: BatchId, n: number) => key(`batches/${batch}/acts/${n}.json`),
   accountAct: (account: AccountName, n: number) => key(`accounts/${account}/acts/${n}.json`),
   /** Names the item of an input's identity. `digest`: SHA-256 of the identity, 64 hex digits. */
   identity: (tenant: string, digest: string) => key(`keys/${tenant}/${digest}.json`),

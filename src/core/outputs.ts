@@ -34,8 +34,12 @@ export function filesOf(output: unknown): readonly OutputFile[] {
 
 /** The output with every file URL that `keyOf` knows replaced by its key. */
 export function withKeys(output: unknown, keyOf: (url: string) => string | undefined): unknown {
-  const replace = (text: string) => (isFileUrl(text) ? (keyOf(text) ?? text) : text);
-  return visit(output, 0, replace, (deeper) => deeper);
+  return mapTexts(output, (text) => (isFileUrl(text) ? (keyOf(text) ?? text) : text));
+}
+
+/** The same JSON with each of its strings, however deep, replaced by what `replace` makes of it. */
+export function mapTexts(value: unknown, replace: (text: string) => string): unknown {
+  return visit(value, 0, replace, (deeper) => deeper);
 }
 
 export function isFileUrl(text: string): boolean {

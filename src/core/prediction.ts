@@ -46,3 +46,7 @@ export type Target =
   | { readonly kind: "version"; readonly version: string }
   | { readonly kind: "model"; readonly owner: string; readonly name: string }
   | { readonly kind: "deployment"; readonly owner: string; readonly name: string };
+
+/** What Replicate's API can tell a client's webhook about (`webhook_events_filter`). */
+export const WEBHOOK_EVENTS = ["start", "output", "logs", "completed"] as const;
+export type WebhookEvent = (typeof WEBHOOK_EVENTS)[number];

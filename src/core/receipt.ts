@@ -6,7 +6,7 @@
 import type { ItemEnd } from "./item.ts";
 import { type AttemptRef, itemId } from "./naming.ts";
 import { withKeys } from "./outputs.ts";
-import type { Prediction } from "./prediction.ts";
+import type { Prediction, TerminalStatus, WebhookEvent } from "./prediction.ts";
 
 /** A file in the bucket. */
 export type KeptOutput = {
@@ -52,8 +52,12 @@ export type Receipt = ResultLine & {
   readonly started_at: string | null;
   readonly completed_at: string | null;
   readonly recorded_at: string;
+  /** The prediction's end in the provider's spelling; null where there was none, or nobody knows it. */
+  readonly prediction_status: TerminalStatus | null;
   /** The producer's queue that gets this result, where one asked for it. */
   readonly reply_to: string | null;
+  /** What the client's webhook is told, where it has one. */
+  readonly webhook_events: readonly WebhookEvent[];
 };
 
 /** A prediction's end as it is kept between the stages: what the receipt needs, in the provider's words. */
@@ -78,12 +82,15 @@ export type Ending = {
   /** Null where the provider refused the input, so that there was no prediction. */
   readonly answer: Answer | null;
   readonly copied: readonly CopiedFile[];
+  /** Where it ended before it was bought: as what, in the provider's spelling. */
+  readonly unboughtAs?: Extract<TerminalStatus, "canceled" | "aborted">;
 };
 
 export function buildReceipt(facts: {
   readonly ref: AttemptRef;
   readonly rowId: string | null;
   readonly replyTo: string | null;
+  readonly webhookEvents: readonly WebhookEvent[];
   readonly predictionId: string | null;
   readonly claimedAtMs: number | null;
   readonly recordedAtMs: number;
@@ -118,8 +125,17 @@ export function buildReceipt(facts: {
     started_at: answer?.startedAt ?? null,
     completed_at: answer?.completedAt ?? null,
     recorded_at: new Date(facts.recordedAtMs).toISOString(),
+    prediction_status: ending.unboughtAs ?? terminalStatusOf(answer),
     reply_to: facts.replyTo,
+    webhook_events: facts.webhookEvents,
   };
+}
+
+function terminalStatusOf(answer: Answer | null): TerminalStatus | null {
+  const status = answer?.status;
+  return status === undefined || status === "starting" || status === "processing" || status === "unknown"
+    ? null
+    : status;
 }
 
 export function resultLineOf(receipt: Receipt): ResultLine {

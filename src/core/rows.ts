@@ -74,6 +74,21 @@ function readTarget(row: Record<string, unknown>, defaults: RowDefaults): Target
 
 // -- targets ---------------------------------------------------------------------------------------------------------
 
+/** What is named by one of the three words; null where none is. */
+export function readTargetChoice(
+  choice: {
+    readonly [Kind in Target["kind"]]?: string | undefined;
+  },
+): TargetReading | null {
+  const [named, second] = TARGET_KEYS.flatMap((kind) => {
+    const text = choice[kind];
+    return text === undefined ? [] : [{ kind, text }];
+  });
+  if (named === undefined) return null;
+  if (second !== undefined) return refuse(`both "${named.kind}" and "${second.kind}": name one of them`);
+  return parseTarget(named.kind, named.text);
+}
+
 export function parseTarget(kind: Target["kind"], text: string): TargetReading {
   switch (kind) {
     case "model":

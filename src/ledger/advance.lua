@@ -12,9 +12,11 @@ local id, nowMs, before, after = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if redis.call('HGET', batch, 'cursor') ~= before then return 0 end
 redis.call('HSET', batch, 'cursor', after)
 for at = 5, #ARGV, 2 do
-  -- A fresh row that stands among the returned ones by now was turned away since it was enqueued: it stays there.
-  local turnedAway = tonumber(ARGV[at]) >= tonumber(before) and redis.call('SISMEMBER', returned, ARGV[at]) == 1
-  if not turnedAway then
+  -- A row that was turned away since it was enqueued stays among the returned ones: a fresh one that stands there by
+  -- now, or one that had been handed back and was so again (move.lua notes it).
+  local again = redis.call('HDEL', batch, 'again:' .. ARGV[at]) == 1
+  local fresh = tonumber(ARGV[at]) >= tonumber(before)
+  if not ((again or fresh) and redis.call('SISMEMBER', returned, ARGV[at]) == 1) then
     redis.call('SREM', returned, ARGV[at])
     -- By now a fast worker may have claimed it, or even ended it: then it needs no place among the open ones.
     local raw = redis.call('GETRANGE', bytes, ARGV[at], ARGV[at])

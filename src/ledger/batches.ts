@@ -30,7 +30,29 @@ export type BatchStanding = {
   readonly returned: number;
   readonly sums: BatchSums;
   readonly finishedAtMs: number | null;
+  /** Why a person paused the batch, or null. */
+  readonly paused: string | null;
+  readonly canceledAtMs: number | null;
 };
+
+/** Failures that have the same cause, as far as their words tell. */
+export type FailureGroup = { readonly error: string; readonly count: number; readonly example: number };
+
+/** `over`: it has ended, was canceled, or isn't known. */
+export type HoldAnswer = "done" | "already" | "over";
+
+/** A stretch of a canceled batch. */
+export type CancelWalk = {
+  /** Where the next stretch begins. */
+  readonly next: number;
+  readonly over: boolean;
+  /** Items of the batch that haven't ended. */
+  readonly left: number;
+  /** To be woken. */
+  readonly running: readonly AttemptRef[];
+};
+
+const walkReply = z.tuple([z.number(), z.number(), z.number()], z.number());
 
 const count = z.coerce.number().int().nonnegative().catch(0);
 const wholeNumber = z.string().regex(/^\d+$/).transform(BigInt).catch(0n);
@@ -41,7 +63,9 @@ const batchHash = z.object({
   name: z.string(),
   tenant: z.string(),
   opened_at: z.coerce.number(),
-  finished_at: z.coerce.number().nullable().catch(null),
+  finished_at: z.coerce.number().optional(),
+  canceled_at: z.coerce.number().optional(),
+  paused: z.string().optional(),
   items: count,
   cursor: count,
   parts: count,
@@ -74,8 +98,27 @@ export function batchesOf(redis: Redis, scripts: Scripts) {
       parts: read.parts,
       returned,
       sums: { predict_time_ms: read.predict_time_ms, output_bytes: read.output_bytes, output_files: read.output_files },
-      finishedAtMs: read.finished_at,
+      finishedAtMs: read.finished_at ?? null,
+      paused: read.paused ?? null,
+      canceledAtMs: read.canceled_at ?? null,
     };
+  }
+
+  async function hold(
+    { id, account }: Pick<Batch, "id" | "account">,
+    act: "pause" | "resume" | "cancel",
+    value: string | number,
+  ): Promise<HoldAnswer> {
+    const answer = await scripts.outlastHoldBatch(
+      REDIS_KEYS.batch(account, id),
+      REDIS_KEYS.unfed(account),
+      REDIS_KEYS.canceling(account),
+      REDIS_KEYS.returned(account, id),
+      id,
+      act,
+      value,
+    );
+    return answer === 1 ? "done" : answer === 0 ? "already" : "over";
   }
 
   return {
@@ -85,7 +128,11 @@ export function batchesOf(redis: Redis, scripts: Scripts) {
         .multi()
         .hset(REDIS_KEYS.batchAccounts, batch.id, batch.account)
         .zadd(REDIS_KEYS.batches, batch.openedAtMs, batch.id)
+        .zadd(REDIS_KEYS.tenantBatches(batch.tenant), batch.openedAtMs, batch.id)
         .exec();
+      if (batch.kind === "singles") {
+        await redis.zadd(REDIS_KEYS.tenantSingles(batch.tenant), batch.openedAtMs, batch.id);
+      }
       const opened = await scripts.outlastOpenBatch(
         REDIS_KEYS.batch(batch.account, batch.id),
         REDIS_KEYS.unfed(batch.account),
@@ -100,6 +147,65 @@ export function batchesOf(redis: Redis, scripts: Scripts) {
         }),
       );
       return opened === 1;
+    },
+
+    /** Nothing more of it is bought until `resumeBatch`. The first reason stays. */
+    pauseBatch: (batch: Pick<Batch, "id" | "account">, reason: string) => hold(batch, "pause", reason),
+    resumeBatch: (batch: Pick<Batch, "id" | "account">) => hold(batch, "resume", ""),
+    /** From now on its claims are turned away; `walkCancel` does the rest. */
+    cancelBatch: (batch: Pick<Batch, "id" | "account">, nowMs: number) => hold(batch, "cancel", nowMs),
+
+    /** Canceled batches whose items haven't all been told, the oldest cancel first. */
+    async cancelingBatches(account: AccountName, limit: number): Promise<readonly BatchId[]> {
+      return ids(await redis.zrange(REDIS_KEYS.canceling(account), 0, String(limit - 1)));
+    },
+
+    /**
+     * Cancels what waits in a stretch of a canceled batch; names what runs, to be woken. `from`: what comes before has
+     * been woken; null: wherever the walk stands.
+     */
+    async walkCancel(account: AccountName, batch: BatchId, from: number | null, limit: number): Promise<CancelWalk> {
+      const [next, over, left, ...running] = walkReply.parse(
+        await scripts.outlastWalkCancel(
+          REDIS_KEYS.batch(account, batch),
+          REDIS_KEYS.bytes(account, batch),
+          REDIS_KEYS.canceling(account),
+          REDIS_KEYS.unfed(account),
+          REDIS_KEYS.returned(account, batch),
+          REDIS_KEYS.open(account),
+          batch,
+          from ?? "",
+          limit,
+        ),
+      );
+      const refs = Array.from({ length: running.length / 2 }, (_, at) => ({
+        account,
+        batch,
+        index: running[2 * at] ?? 0,
+        attempt: running[2 * at + 1] ?? 1,
+      }));
+      return { next, over: over === 1, left, running: refs };
+    },
+
+    /** A hint for the number of the batch's next act: whoever finds it taken takes the next. */
+    async nextAct({ id, account }: Pick<Batch, "id" | "account">): Promise<number> {
+      return redis.hincrby(REDIS_KEYS.batch(account, id), "acts", 1);
+    },
+
+    /** What went wrong in a batch, the most frequent first; at most a hundred groups. */
+    async failuresOf(account: AccountName, batch: BatchId): Promise<readonly FailureGroup[]> {
+      const hash = await redis.hgetall(REDIS_KEYS.failures(account, batch));
+      return Object.entries(hash)
+        .flatMap(([field, value]) => {
+          const error = field.startsWith("count:") ? field.slice("count:".length) : null;
+          return error === null ? [] : { error, count: Number(value), example: Number(hash[`example:${error}`] ?? 0) };
+        })
+        .toSorted((a, b) => b.count - a.count);
+    },
+
+    /** The items that were saved last and have files, newest first; at most 24. */
+    async latestSaved(account: AccountName, batch: BatchId): Promise<readonly number[]> {
+      return (await redis.lrange(REDIS_KEYS.latest(account, batch), 0, -1)).map(Number);
     },
 
     /** Adds a part to a batch of singles. `missing`: an earlier part isn't published yet. */
@@ -156,6 +262,19 @@ export function batchesOf(redis: Redis, scripts: Scripts) {
     /** Newest first. */
     async listBatches(limit: number): Promise<readonly BatchId[]> {
       return ids(await redis.zrange(REDIS_KEYS.batches, 0, String(limit - 1), "REV"));
+    },
+
+    /** A tenant's batches, newest first; `after`: those that come behind this one. */
+    async listTenantBatches(
+      tenant: string,
+      limit: number,
+      { only, after }: { readonly only?: "singles"; readonly after?: BatchId } = {},
+    ): Promise<readonly BatchId[]> {
+      const key = only === "singles" ? REDIS_KEYS.tenantSingles(tenant) : REDIS_KEYS.tenantBatches(tenant);
+      const rank = after === undefined ? null : await redis.zrevrank(key, after);
+      if (after !== undefined && rank === null) return [];
+      const from = rank === null ? 0 : rank + 1;
+      return ids(await redis.zrange(key, from, String(from + limit - 1), "REV"));
     },
 
     /** Oldest first. */

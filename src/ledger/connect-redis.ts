@@ -10,16 +10,20 @@ export class RedisUnusable extends Error {
   override readonly name = "RedisUnusable";
 }
 
+/** What a connection is for. */
+export type RedisUse = "worker" | "server" | "command";
+
 /**
  * `worker`: waits through outages, since work must go on afterwards. `command`: fails within seconds, since a person
- * waits. Throws RedisUnusable if nobody answers at the start.
+ * waits. `server`: the same for each request, also where Redis takes a command and says nothing. Throws RedisUnusable if nobody answers at the start.
  */
-export async function connectRedis(url: string, use: "worker" | "command"): Promise<Redis> {
+export async function connectRedis(url: string, use: RedisUse): Promise<Redis> {
   const shown = withoutSecrets(url);
   const redis = new Redis(url, {
     lazyConnect: true,
     // BullMQ demands null of its workers: a command waits for the connection to come back.
     maxRetriesPerRequest: use === "worker" ? null : 3,
+    ...(use === "server" && { commandTimeout: 5_000 }),
     connectTimeout: 5_000,
     retryStrategy: (tries) => Math.min(100 * tries, 2_000),
   });
@@ -40,7 +44,7 @@ export async function connectRedis(url: string, use: "worker" | "command"): Prom
 }
 
 /** Throws RedisUnusable with the first fault. Who works with money demands more: a warning is a fault to it. */
-export async function requireSoundRedis(redis: Redis, url: string, use: "worker" | "command"): Promise<void> {
+export async function requireSoundRedis(redis: Redis, url: string, use: RedisUse): Promise<void> {
   const fault = (await checkRedis(redis)).find(
     ({ level }) => level === "fault" || (use === "worker" && level === "warning"),
   );

@@ -24,7 +24,7 @@ import type { BatchSums } from "./batches.ts";
 import { flat, type Scripts } from "./scripts.ts";
 
 export type MoveAnswer = {
-  readonly answer: "moved" | "already" | "paused" | "lost";
+  readonly answer: "moved" | "already" | "paused" | "canceled" | "lost";
   /** Where the item stands now. */
   readonly state: ItemState;
   readonly predictionId: PredictionId | null;
@@ -46,6 +46,9 @@ export type MoveOptions = {
   readonly set?: Partial<OpenItemFields>;
   /** What to add to the batch's sums with the step that ends the attempt; whole numbers. */
   readonly sums?: Partial<BatchSums>;
+  /** With the step that ends the attempt: which group of failures it belongs to; whether it has files in the bucket. */
+  readonly failure?: string;
+  readonly hasFiles?: boolean;
 };
 
 /** An open item's hash: small, and deleted when its attempt ends. All values are text, as Redis keeps them. */
@@ -56,12 +59,18 @@ export type OpenItemFields = {
   /** The row's own id, and where its producer wants the answer; kept here so that `record` needn't read the row. */
   readonly row_id: string;
   readonly reply_to: string;
+  /** What the row's client is told by its webhook, comma-separated. */
+  readonly webhook_events: string;
+  /** When the prediction is to be ended, where its client said so (ms). */
+  readonly deadline_at: string;
+  /** The provider's word for where the running prediction stood at the last poll. */
+  readonly status: string;
   /** How the attempt ends: JSON, or the word `bucket` where it is too large for here (`src/bucket/endings.ts`). */
   readonly ending: string;
 };
 
 const moveReply = z.tuple([
-  z.enum(["moved", "already", "paused", "lost"]),
+  z.enum(["moved", "already", "paused", "canceled", "lost"]),
   z.number(),
   z.string(),
   z.number(),
@@ -83,6 +92,8 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
           REDIS_KEYS.account(account),
           REDIS_KEYS.returned(account, batch),
           REDIS_KEYS.unfed(account),
+          REDIS_KEYS.failures(account, batch),
+          REDIS_KEYS.latest(account, batch),
           JSON.stringify({
             index,
             attempt,
@@ -96,6 +107,8 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
             handBack: options.handBack,
             set: options.set && flat(options.set),
             sums: options.sums && flat(options.sums),
+            failure: options.failure,
+            hasFiles: options.hasFiles,
           }),
         ),
       );
@@ -107,6 +120,40 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
         left,
         intentAtMs: intentAt === "" ? null : Number(intentAt),
       };
+    },
+
+    /** Leaves word for whoever works on the attempt; answers where it stands, null if it isn't the item's any more. */
+    async markItem(ref: AttemptRef, mark: "wake" | "cancel"): Promise<ItemState | null> {
+      const { account, batch, index, attempt } = ref;
+      const state = z
+        .number()
+        .parse(
+          await scripts.outlastMarkItem(
+            REDIS_KEYS.bytes(account, batch),
+            REDIS_KEYS.item(account, batch, index),
+            index,
+            attempt,
+            mark,
+          ),
+        );
+      return state === -1 ? null : (ITEM_STATES[state] ?? null);
+    },
+
+    /** What was asked of a running item since its last poll, which saw it in `status`; null: it saw nothing. */
+    async takeMarks(
+      { account, batch, index }: AttemptRef,
+      status: string | null,
+    ): Promise<{ readonly woken: boolean; readonly cancel: boolean }> {
+      const [woken, cancel] = z
+        .tuple([z.number(), z.number()])
+        .parse(
+          await scripts.outlastTakeMarks(
+            REDIS_KEYS.item(account, batch, index),
+            REDIS_KEYS.batch(account, batch),
+            status ?? "",
+          ),
+        );
+      return { woken: woken === 1, cancel: cancel === 1 };
     },
 
     /** Where an item stands, and its hash (empty once its attempt has ended). */

@@ -11,13 +11,14 @@ import { accountsOf } from "./accounts.ts";
 import { batchesOf } from "./batches.ts";
 import { itemsOf } from "./items.ts";
 import { defineScripts } from "./scripts.ts";
+import { secretsOf } from "./secrets.ts";
 
-export type { BatchStanding } from "./batches.ts";
+export type { BatchStanding, CancelWalk, FailureGroup, HoldAnswer } from "./batches.ts";
 export type { MoveAnswer, MoveOptions, OpenItemFields } from "./items.ts";
 
 export type Ledger = ReturnType<typeof openLedger>;
 
 export function openLedger(redis: Redis) {
   const scripts = defineScripts(redis);
-  return { ...itemsOf(redis, scripts), ...batchesOf(redis, scripts), ...accountsOf(redis) };
+  return { ...itemsOf(redis, scripts), ...batchesOf(redis, scripts), ...accountsOf(redis), ...secretsOf(redis) };
 }

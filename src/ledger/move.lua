@@ -2,7 +2,7 @@
 --
 -- STATES (0 = 'waiting', …) is prepended from src/core/item.ts, which also decides which steps are legal.
 --
--- KEYS  1 bytes    2 batch    3 item    4 open    5 unclear    6 account    7 returned    8 unfed
+-- KEYS  1 bytes    2 batch    3 item    4 open    5 unclear    6 account    7 returned    8 unfed    9 failures    10 latest
 -- ARGV  1 a JSON object:
 --         index, attempt, member (the errand's id), nowMs
 --         from      state numbers this step may start from
@@ -13,15 +13,21 @@
 --         handBack  true: nobody holds the errand any more, the feed is to give it out again
 --         set       fields for the item's hash, flat: name, value, name, value
 --         sums      fields to add to the batch's sums when the attempt ends, flat: name, whole number as a string
+--         failure   optional, for the step that ends the attempt: the group of failures that this one belongs to
+--         hasFiles  true for the step that ends the attempt with files in the bucket
 -- Returns { answer, state's number, the item's prediction id or '', items of the batch that haven't ended,
 --           when the item's intent was written (ms) or '' }
 --   moved    done, now or by an earlier send of this very script
 --   already  this attempt stands in `to` already
---   paused   a claim that the account's pause turned away; the row went back to the feed
+--   paused   a claim that a pause of the account or of the batch turned away; the row went back to the feed
+--   canceled a claim, or a claim given back, of an item that is to be canceled, alone or with its batch: it is canceled
+--            now, unbought
 --   lost     another attempt, another state, or another's nonce: nothing was changed
 
-local bytes, batch, item, open, unclear, account, returned, unfed = unpack(KEYS)
+local bytes, batch, item, open, unclear, account, returned, unfed, failures, latest = unpack(KEYS)
+local MAX_GROUPS, MAX_LATEST, OTHERS = 100, 24, 'other errors'
 local m = cjson.decode(ARGV[1])
+local id = string.match(m.member, '^[^-]+')
 
 local raw = redis.call('GETRANGE', bytes, m.index, m.index)
 local byte = raw == '' and 0 or string.byte(raw)
@@ -36,8 +42,41 @@ end
 
 local function giveToFeed()
   redis.call('ZREM', open, m.member)
-  redis.call('SADD', returned, m.index)
-  redis.call('ZADD', unfed, redis.call('HGET', batch, 'opened_at') or m.nowMs, string.match(m.member, '^[^-]+'))
+  -- It stood there: the feed that gave it out hasn't noted that yet, and is told not to (advance.lua).
+  if redis.call('SADD', returned, m.index) == 0 then redis.call('HSET', batch, 'again:' .. m.index, 1) end
+  -- A paused batch is fed again when it is resumed.
+  if redis.call('HEXISTS', batch, 'paused') == 0 then
+    redis.call('ZADD', unfed, redis.call('HGET', batch, 'opened_at') or m.nowMs, id)
+  end
+end
+
+local function takeFromFeed()
+  if redis.call('SREM', returned, m.index) == 0 or redis.call('SCARD', returned) > 0 then return end
+  local held = redis.call('HMGET', batch, 'cursor', 'items')
+  if tonumber(held[1] or 0) >= tonumber(held[2] or 0) then redis.call('ZREM', unfed, id) end
+end
+
+local function setState(number)
+  redis.call('SETRANGE', bytes, m.index, string.char(attempt * 16 + number))
+  redis.call('HINCRBY', batch, STATES[state], -1)
+  redis.call('HINCRBY', batch, STATES[number], 1)
+  if STATES[state] == 'unclear' then redis.call('ZREM', unclear, m.member) end
+end
+
+local function close()
+  redis.call('DEL', item)
+  redis.call('ZREM', open, m.member)
+  takeFromFeed()
+end
+
+local function cancelUnbought()
+  for number, name in pairs(STATES) do
+    if name == 'canceled' then
+      setState(number)
+      close()
+      return answer('canceled', number)
+    end
+  end
 end
 
 if attempt ~= m.attempt then return answer('lost', state) end
@@ -55,26 +94,39 @@ if not legal then
   return answer('already', state)
 end
 
-if m.claim and redis.call('HEXISTS', account, 'paused') == 1 then
-  giveToFeed()
-  return answer('paused', state)
+if m.claim then
+  if redis.call('HEXISTS', batch, 'canceled_at') == 1 then return cancelUnbought() end
+  if redis.call('HEXISTS', account, 'paused') == 1 or redis.call('HEXISTS', batch, 'paused') == 1 then
+    giveToFeed()
+    return answer('paused', state)
+  end
 end
 
-redis.call('SETRANGE', bytes, m.index, string.char(attempt * 16 + m.to))
-redis.call('HINCRBY', batch, STATES[state], -1)
-redis.call('HINCRBY', batch, STATES[m.to], 1)
-
 local to = STATES[m.to]
-if STATES[state] == 'unclear' then redis.call('ZREM', unclear, m.member) end
+if to == 'waiting' and (redis.call('HEXISTS', item, 'cancel') == 1 or redis.call('HEXISTS', batch, 'canceled_at') == 1) then
+  return cancelUnbought()
+end
+
+setState(m.to)
 
 if to == 'waiting' then
   redis.call('DEL', item)
   -- An unclear item's errand has ended.
   if m.handBack or STATES[state] == 'unclear' then giveToFeed() else redis.call('ZADD', open, m.nowMs, m.member) end
 elseif to == 'saved' or to == 'failed' or to == 'canceled' then
-  redis.call('DEL', item)
-  redis.call('ZREM', open, m.member)
+  close()
   for at = 1, #(m.sums or {}), 2 do redis.call('HINCRBY', batch, m.sums[at], m.sums[at + 1]) end
+  if m.hasFiles then
+    redis.call('LPUSH', latest, m.index)
+    redis.call('LTRIM', latest, 0, MAX_LATEST - 1)
+  end
+  if m.failure then
+    -- Each group has two fields, and the last place is the others'.
+    local full = redis.call('HLEN', failures) >= 2 * (MAX_GROUPS - 1)
+    local group = full and redis.call('HEXISTS', failures, 'count:' .. m.failure) == 0 and OTHERS or m.failure
+    redis.call('HINCRBY', failures, 'count:' .. group, 1)
+    redis.call('HSETNX', failures, 'example:' .. group, m.index)
+  end
 else
   if m.claim then redis.call('HSET', item, 'nonce', m.nonce, 'intent_at', m.nowMs) end
   if m.prediction then redis.call('HSET', item, 'prediction_id', m.prediction) end

@@ -21,6 +21,6 @@ for at = 6, #ARGV do
   redis.call('SETRANGE', bytes, ARGV[at], string.char(voidByte))
   redis.call('HINCRBY', batch, 'canceled', 1)
 end
-redis.call('ZADD', unfed, openedAt, id)
+if redis.call('HEXISTS', batch, 'paused') == 0 then redis.call('ZADD', unfed, openedAt, id) end
 redis.call('ZADD', unfinished, openedAt, id)
 return 1

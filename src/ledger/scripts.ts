@@ -12,12 +12,26 @@ const script = (name: string) => readFileSync(new URL(name, import.meta.url), "u
 type Script = (...keysAndArguments: (string | number)[]) => Promise<unknown>;
 
 export type Scripts = Readonly<
-  Record<"outlastMove" | "outlastOpenBatch" | "outlastPublishPart" | "outlastAdvance", Script>
+  Record<
+    | "outlastMove"
+    | "outlastMarkItem"
+    | "outlastTakeMarks"
+    | "outlastOpenBatch"
+    | "outlastHoldBatch"
+    | "outlastWalkCancel"
+    | "outlastPublishPart"
+    | "outlastAdvance",
+    Script
+  >
 >;
 
 export function defineScripts(redis: Redis): Scripts {
-  redis.defineCommand("outlastMove", { lua: STATE_TABLE + script("move.lua"), numberOfKeys: 8 });
+  redis.defineCommand("outlastMove", { lua: STATE_TABLE + script("move.lua"), numberOfKeys: 10 });
+  redis.defineCommand("outlastMarkItem", { lua: script("mark-item.lua"), numberOfKeys: 2 });
+  redis.defineCommand("outlastTakeMarks", { lua: script("take-marks.lua"), numberOfKeys: 2 });
   redis.defineCommand("outlastOpenBatch", { lua: script("open-batch.lua"), numberOfKeys: 3 });
+  redis.defineCommand("outlastHoldBatch", { lua: script("hold-batch.lua"), numberOfKeys: 4 });
+  redis.defineCommand("outlastWalkCancel", { lua: STATE_TABLE + script("walk-cancel.lua"), numberOfKeys: 6 });
   redis.defineCommand("outlastPublishPart", { lua: script("publish-part.lua"), numberOfKeys: 5 });
   redis.defineCommand("outlastAdvance", { lua: script("advance.lua"), numberOfKeys: 5 });
   return redis as Redis & Scripts;

@@ -5,7 +5,14 @@
 
 import { type JobsOptions, Queue } from "bullmq";
 import type { Redis } from "ioredis";
-import { type AccountName, type AttemptRef, type BatchId, errandId } from "../core/naming.ts";
+import {
+  type AccountName,
+  type AttemptRef,
+  type BatchId,
+  errandId,
+  type NotifyEvent,
+  notifyJobId,
+} from "../core/naming.ts";
 import { copyPriority } from "../core/outputs.ts";
 import type { PredictionId } from "../core/prediction.ts";
 import { MINUTE } from "../core/time.ts";
@@ -19,6 +26,7 @@ import {
   followQueue,
   inputsQueue,
   keepQueue,
+  notifyQueue,
   type QueueSpec,
   recordQueue,
 } from "./queues.ts";
@@ -67,11 +75,16 @@ export function openQueues(redis: Redis) {
 
     async follow(
       ref: AttemptRef,
-      prediction: { readonly id: PredictionId; readonly startedAtMs: number },
+      prediction: { readonly id: PredictionId; readonly startedAtMs: number; readonly deadlineAtMs: number | null },
       delayMs: number,
     ): Promise<void> {
-      const data = [ref.account, prediction.id, prediction.startedAtMs];
+      const data = [ref.account, prediction.id, prediction.startedAtMs, prediction.deadlineAtMs];
       await add(followQueue(ref.account), errandId(ref), data, { delay: delayMs });
+    },
+
+    /** Brings the next poll forward. False: there is nothing to bring forward, or it runs at this moment. */
+    async wakeFollow(ref: AttemptRef): Promise<boolean> {
+      return promote(queue(followQueue(ref.account).name), errandId(ref));
     },
 
     async copy(ref: AttemptRef, expiresAtMs: number): Promise<void> {
@@ -80,6 +93,11 @@ export function openQueues(redis: Redis) {
 
     async record(ref: AttemptRef): Promise<void> {
       await add(recordQueue, errandId(ref), [ref.account]);
+    },
+
+    async notify(ref: AttemptRef, event: NotifyEvent): Promise<void> {
+      const tries = event === "start" ? { attempts: 1 } : {};
+      await add(notifyQueue, notifyJobId(ref, event), [ref.account], tries);
     },
 
     async finish(account: AccountName, batch: BatchId): Promise<void> {
@@ -154,12 +172,14 @@ async function backlog(queue: Queue): Promise<number> {
 }
 
 /** BullMQ refuses with −1 (no such job) or −3 (not delayed): then there is nothing to bring forward. */
-async function promote(queue: Queue, id: string): Promise<void> {
+async function promote(queue: Queue, id: string): Promise<boolean> {
   const job = await queue.getJob(id);
   try {
     await job?.promote();
+    return job !== undefined;
   } catch (error) {
     const code = (error as { code?: unknown }).code;
     if (code !== -1 && code !== -3) throw error;
+    return false;
   }
 }

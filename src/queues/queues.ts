@@ -11,9 +11,11 @@ import {
   type AccountName,
   type AttemptRef,
   type BatchId,
+  type NotifyEvent,
   parseAccountName,
   parseBatchId,
   parseErrandId,
+  parseNotifyJobId,
   QUEUE_NAMES,
 } from "../core/naming.ts";
 import { type PredictionId, predictionId } from "../core/prediction.ts";
@@ -38,9 +40,15 @@ const ERRAND: JobsOptions = { removeOnComplete: true, removeOnFail: false, attem
 export type RowPlace = { readonly part: number; readonly offset: number; readonly length: number };
 
 export type CreateErrand = AttemptRef & { readonly place: RowPlace };
-export type FollowErrand = AttemptRef & { readonly predictionId: PredictionId; readonly startedAtMs: number };
+export type FollowErrand = AttemptRef & {
+  readonly predictionId: PredictionId;
+  readonly startedAtMs: number;
+  /** When the prediction is to be ended, where its client said so. */
+  readonly deadlineAtMs: number | null;
+};
 export type CopyErrand = AttemptRef & { readonly expiresAtMs: number };
 export type RecordErrand = AttemptRef;
+export type NotifyErrand = AttemptRef & { readonly event: NotifyEvent };
 export type AccountErrand = { readonly account: AccountName };
 export type BatchErrand = { readonly account: AccountName; readonly batch: BatchId };
 export type InputJob = {
@@ -60,7 +68,7 @@ const account = z.string().transform((text, context) => {
 
 /** Data is a short list, since a million of these lie in memory: [account, …]. */
 const createData = z.tuple([account, z.number(), z.number(), z.number()]);
-const followData = z.tuple([account, z.string().transform(predictionId), z.number()]);
+const followData = z.tuple([account, z.string().transform(predictionId), z.number(), z.number().nullable()]);
 const copyData = z.tuple([account, z.number()]);
 const recordData = z.tuple([account]);
 
@@ -81,8 +89,8 @@ export function followQueue(of: AccountName): QueueSpec<FollowErrand> {
   return {
     name: QUEUE_NAMES.follow(of),
     read: (id, data) => {
-      const [account, predictionId, startedAtMs] = followData.parse(data);
-      return { ...attempt(id, account), predictionId, startedAtMs };
+      const [account, predictionId, startedAtMs, deadlineAtMs] = followData.parse(data);
+      return { ...attempt(id, account), predictionId, startedAtMs, deadlineAtMs };
     },
     job: ERRAND,
     concurrency: 50,
@@ -112,6 +120,25 @@ export const finishQueue: QueueSpec<BatchErrand> = {
   read: (id, data) => ({ account: recordData.parse(data)[0], batch: parseBatchId(id) ?? unreadable("batch", id) }),
   job: ERRAND,
   concurrency: 1,
+};
+
+/**
+ * Calls of clients' own webhooks. The end is told again when nobody took it: 1, 2, 4 … 32 s later, a minute in all, as
+ * Replicate does (its webhooks page). The beginning is told once.
+ */
+export const notifyQueue: QueueSpec<NotifyErrand> = {
+  name: QUEUE_NAMES.notify,
+  read: (id, data) => ({
+    account: recordData.parse(data)[0],
+    ...(parseNotifyJobId(id) ?? unreadable("webhook's call", id)),
+  }),
+  job: {
+    removeOnComplete: true,
+    removeOnFail: { count: 1_000 },
+    attempts: 7,
+    backoff: { type: "exponential", delay: SECOND },
+  },
+  concurrency: 50,
 };
 
 /** One errand per account that never ends: it snoozes from feed to feed, so no two feeds of an account overlap. */

@@ -2,10 +2,10 @@
 
 import { expect, test } from "vitest";
 import type { BatchReport } from "../../src/batches/report-batch.ts";
-import { openTrack } from "../../src/cli/track.ts";
+import { openTrack } from "../../src/batches/track-batch.ts";
 import { batchIdFrom } from "../../src/core/naming.ts";
 import { SECOND } from "../../src/core/time.ts";
-import { ACCOUNT } from "./place.ts";
+import { ACCOUNT } from "../support/stages.ts";
 
 function report(saved: number, inFlight: number, items = 1_000, more: Partial<BatchReport> = {}): BatchReport {
   return {
@@ -21,6 +21,8 @@ function report(saved: number, inFlight: number, items = 1_000, more: Partial<Ba
     unclear: 0,
     account: ACCOUNT,
     paused: null,
+    paused_by: null,
+    canceled_at: null,
     opened_at: "2026-11-22T00:00:00.000Z",
     finished_at: null,
     metrics: { predict_time: 0, output_files: 0, output_bytes: 0 },
@@ -64,8 +66,15 @@ test("where nobody takes what waits, it asks whether anybody works", () => {
 
 test("a pause is the reason, however long it lasts", () => {
   const track = openTrack("file", 600);
-  track.take(report(5, 0, 10, { paused: "no credit", state: "paused" }), 0);
-  expect(track.view(60 * SECOND)?.estimate).toEqual({ etaMs: null, reason: "the account is paused: no credit" });
+  const reasonOf = (paused: string, paused_by: "batch" | "account") => {
+    track.take(report(5, 0, 10, { paused, paused_by, state: "paused" }), 0);
+    return track.view(60 * SECOND)?.estimate;
+  };
+  expect(reasonOf("no credit", "account")).toEqual({
+    etaMs: null,
+    reason: "account replicate is paused: no credit",
+  });
+  expect(reasonOf("paused by a person", "batch")).toEqual({ etaMs: null, reason: "paused by a person" });
 });
 
 test("when all has ended, a file batch waits for its results, and singles for nothing", () => {

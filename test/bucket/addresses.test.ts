@@ -3,7 +3,8 @@ import { describe, expect, test } from "vitest";
 import { addressFault, isHttpsTo, judgeUrl, parseHostRule } from "../../src/bucket/addresses.ts";
 
 const rules = (...texts: string[]) => texts.map(parseHostRule);
-const allowed = (url: string, ...list: string[]): boolean => judgeUrl(new URL(url), rules(...list)).kind === "allowed";
+const judge = (url: string | URL, ...list: string[]) => judgeUrl(new URL(url), rules(...list), "OUTLAST_OUTPUT_HOSTS");
+const allowed = (url: string | URL, ...list: string[]): boolean => judge(url, ...list).kind === "allowed";
 
 describe("an entry of the list of hosts", () => {
   test.each([
@@ -15,13 +16,15 @@ describe("an entry of the list of hosts", () => {
     ["::1", { host: "[::1]", subdomains: false, port: null }],
     ["[::1]:8080", { host: "[::1]", subdomains: false, port: 8_080 }],
     ["0x7f.1", { host: "127.0.0.1", subdomains: false, port: null }],
+    [" * ", { host: "*", subdomains: true, port: null }],
   ])("%j is read", (text, rule) => {
     expect(parseHostRule(text)).toEqual(rule);
   });
 
   test.each([
     "",
-    "*",
+    "*:8443",
+    "**",
     "*.",
     "https://a.example",
     "a.example/path",
@@ -56,6 +59,10 @@ describe("a URL", () => {
     ["https://10.1.2.3/a", ["10.1.2.3"]],
     ["http://minio:9000/a", ["minio:9000"]],
     ["https://8.8.8.8/a", ["8.8.8.8"]],
+    ["https://anything.example/a", ["*"]],
+    ["https://8.8.8.8/a", ["*"]],
+    ["https://anything.example:8443/a", ["*", "anything.example:8443"]],
+    ["http://127.0.0.1:4567/a", ["*", "127.0.0.1:4567"]],
   ])("%s is allowed by %j", (url, list) => {
     expect(allowed(url, ...list)).toBe(true);
   });
@@ -80,13 +87,18 @@ describe("a URL", () => {
     ["https://0.0.0.0/", ["0.0.0.0"]],
     ["https://[fe80::1]/", ["fe80::1"]],
     ["https://100.100.100.200/", ["100.100.100.200"]],
+    ["http://anything.example/", ["*"]],
+    ["https://anything.example:8443/", ["*"]],
+    ["http://127.0.0.1:4567/", ["*"]],
+    ["https://169.254.169.254/", ["*"]],
+    ["https://[fd00:ec2::254]/", ["*"]],
   ])("%s is refused by %j", (url, list) => {
     expect(allowed(url, ...list)).toBe(false);
   });
 
   test("may lead to a private address only where its entry means one machine", () => {
     const privateToo = (url: string, rule: string): boolean => {
-      const verdict = judgeUrl(new URL(url), rules(rule));
+      const verdict = judge(url, rule);
       return verdict.kind === "allowed" && verdict.privateToo;
     };
     expect(privateToo("https://replicate.delivery/", "replicate.delivery")).toBe(false);
@@ -98,6 +110,16 @@ describe("a URL", () => {
     expect(privateToo("https://files.internal/", "*.internal")).toBe(true);
     expect(privateToo("https://minio/", "minio")).toBe(true);
     expect(privateToo("https://files.example/", "files.example")).toBe(false);
+    expect(privateToo("https://files.example/", "*")).toBe(false);
+    expect(privateToo("http://localhost:4567/", "*")).toBe(false);
+  });
+
+  test("that isn't in the list is refused with the setting that names more", () => {
+    const verdict = judgeUrl(new URL("https://a.example:8443/"), rules("*"), "OUTLAST_WEBHOOK_HOSTS");
+    expect(verdict).toEqual({
+      kind: "refused",
+      reason: "a.example:8443 isn't in the list of allowed hosts (OUTLAST_WEBHOOK_HOSTS)",
+    });
   });
 
   test("gets the token only over https and only at its own hosts", () => {
@@ -190,7 +212,8 @@ describe("an address", () => {
         for (const host of spellings) {
           const url = new URL(`https://${host}/`);
           expect(addressFault(url.hostname.replace(/[[\]]/g, ""), false)).not.toBeNull();
-          expect(judgeUrl(url, rules("*.example", "replicate.delivery")).kind).toBe("refused");
+          expect(allowed(url, "*.example", "replicate.delivery")).toBe(false);
+          expect(allowed(url, "*")).toBe(false);
         }
       }),
     );

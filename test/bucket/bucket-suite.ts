@@ -45,6 +45,16 @@ export function bucketSuite(name: string, start: () => Promise<BucketUnderTest>)
       expect(await bucket.getRange("round/trip.png", 0, 300_000)).toEqual(body);
       const stream = await bucket.getStream("round/trip.png");
       expect(stream && (await buffer(stream))).toEqual(body);
+      for (const [start, length] of [
+        [0, 1],
+        [100_000, 150_000],
+        [299_999, 1],
+        [0, 300_000],
+        [7, 0],
+      ] as const) {
+        const part = await bucket.getStream("round/trip.png", { start, length });
+        expect(part && (await buffer(part))).toEqual(body.subarray(start, start + length));
+      }
       const info = { key: "round/trip.png", bytes: 300_000, contentType: "image/png" };
       expect(await bucket.head("round/trip.png")).toEqual(info);
       expect(await Array.fromAsync(store.other.list("round/"))).toMatchObject([{ key: info.key, bytes: info.bytes }]);

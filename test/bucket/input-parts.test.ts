@@ -7,6 +7,7 @@ import type { Bucket } from "../../src/bucket/bucket.ts";
 import { openFileBucket } from "../../src/bucket/file-bucket.ts";
 import { encodeIndex, parseRow, placeRows, readRow, type StoredRow } from "../../src/bucket/input-parts.ts";
 import { type BatchId, OBJECT_KEYS } from "../../src/core/naming.ts";
+import { WEBHOOK_EVENTS } from "../../src/core/prediction.ts";
 import { batchNamed } from "../support/stages.ts";
 
 let folder = "";
@@ -21,6 +22,7 @@ afterAll(async () => {
 });
 
 const anyName = fc.string({ minLength: 1, maxLength: 8 });
+const anyTime = fc.date({ min: new Date(0), max: new Date(4e12), noInvalidDate: true }).map((at) => at.toISOString());
 const anyRow: fc.Arbitrary<StoredRow> = fc
   .record(
     {
@@ -34,6 +36,13 @@ const anyRow: fc.Arbitrary<StoredRow> = fc
       reply_to: anyName,
       identity: anyName,
       input_sha256: anyName,
+      nonce: fc.uuid(),
+      created_at: anyTime,
+      deadline: anyTime,
+      webhook: fc.record(
+        { url: fc.webUrl(), events: fc.subarray([...WEBHOOK_EVENTS]), base_url: fc.webUrl() },
+        { noNullPrototype: true },
+      ),
     },
     { requiredKeys: ["input", "target"], noNullPrototype: true },
   )

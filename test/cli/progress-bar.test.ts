@@ -3,17 +3,10 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { BatchReport } from "../../src/batches/report-batch.ts";
+import type { View } from "../../src/batches/track-batch.ts";
 import { textColumns } from "../../src/cli/columns.ts";
-import {
-  barLines,
-  bytes,
-  duration,
-  PLAIN,
-  plainLine,
-  shareCells,
-  totalsOf,
-  type View,
-} from "../../src/cli/progress-bar.ts";
+import { barLines, PLAIN, plainLine, totalsOf } from "../../src/cli/progress-bar.ts";
+import { bytes, duration, shareCells } from "../../src/core/figures.ts";
 import { batchIdFrom } from "../../src/core/naming.ts";
 import { HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
 import { ACCOUNT } from "./place.ts";
@@ -30,6 +23,8 @@ function view(counts: Counts, pace: Partial<Omit<View, "report">> = {}): View {
     ...all,
     account: ACCOUNT,
     paused: null,
+    paused_by: null,
+    canceled_at: null,
     opened_at: "2026-11-22T00:00:00.000Z",
     finished_at: null,
     metrics: { predict_time: 0, output_files: 0, output_bytes: 0 },

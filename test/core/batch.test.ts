@@ -17,7 +17,7 @@ const countsOf = (states: readonly ItemState[]): StateCounts =>
   Object.fromEntries(ITEM_STATES.map((state) => [state, states.filter((one) => one === state).length])) as StateCounts;
 const anyStates = fc.array(fc.constantFrom(...ITEM_STATES), { maxLength: 60 });
 const anyProgress: fc.Arbitrary<Progress> = anyStates.map((states) => progressOf(countsOf(states)));
-const paused = fc.option(fc.constant("no credit"));
+const anyPause = fc.option(fc.constant("no credit"));
 const none: Progress = { items: 0, waiting: 0, inFlight: 0, saved: 0, failed: 0, canceled: 0, unclear: 0 };
 
 describe("progress", () => {
@@ -51,34 +51,36 @@ describe("progress", () => {
 
 describe("a batch", () => {
   test("is open, running, paused, finished or canceled: as a table", () => {
-    const stateOf = (progress: Partial<Progress>, accountPaused: string | null = null, finished = false) =>
-      batchState({ progress: { ...none, items: 3, ...progress }, accountPaused, finished });
+    const stateOf = (progress: Partial<Progress>, paused: string | null = null, finished = false, canceled = false) =>
+      batchState({ progress: { ...none, items: 3, ...progress }, paused, finished, canceled });
     expect(stateOf({ waiting: 3 })).toBe("open");
     expect(stateOf({ waiting: 2, inFlight: 1 })).toBe("running");
     expect(stateOf({ saved: 3 })).toBe("running");
     expect(stateOf({ saved: 3 }, null, true)).toBe("finished");
     expect(stateOf({ waiting: 3 }, "no credit")).toBe("paused");
     expect(stateOf({ saved: 3 }, "no credit", true)).toBe("finished");
-    expect(stateOf({ canceled: 3 }, null, true)).toBe("canceled");
-    expect(stateOf({ canceled: 2, saved: 1 }, null, true)).toBe("finished");
+    expect(stateOf({ canceled: 3 }, null, true), "one by one, not as a whole").toBe("finished");
+    expect(stateOf({ waiting: 3 }, null, false, true)).toBe("canceled");
+    expect(stateOf({ canceled: 2, inFlight: 1 }, "no credit", false, true)).toBe("canceled");
+    expect(stateOf({ canceled: 2, saved: 1 }, null, true, true)).toBe("canceled");
   });
 
   test("is settled when nothing can happen without a person", () => {
     fc.assert(
-      fc.property(anyProgress, paused, (progress, accountPaused) => {
-        const settled = isSettled(progress, accountPaused);
+      fc.property(anyProgress, anyPause, (progress, paused) => {
+        const settled = isSettled(progress, paused);
         if (progress.inFlight > 0) expect(settled).toBe(false);
-        else expect(settled).toBe(progress.waiting === 0 || accountPaused !== null);
+        else expect(settled).toBe(progress.waiting === 0 || paused !== null);
       }),
     );
   });
 
   test("ends with the highest exit code that applies", () => {
     fc.assert(
-      fc.property(anyProgress, paused, (progress, accountPaused) => {
-        const code = exitCodeOf(progress, accountPaused);
+      fc.property(anyProgress, anyPause, (progress, paused) => {
+        const code = exitCodeOf(progress, paused);
         expect(code === 4).toBe(progress.unclear > 0);
-        expect(code === 3).toBe(progress.unclear === 0 && accountPaused !== null && progress.waiting > 0);
+        expect(code === 3).toBe(progress.unclear === 0 && paused !== null && progress.waiting > 0);
         if (code === 0) expect(progress.failed + progress.canceled).toBe(0);
         if (code === 2) expect(progress.failed + progress.canceled).toBeGreaterThan(0);
       }),
@@ -90,13 +92,13 @@ describe("a batch", () => {
 describe("the estimate", () => {
   const estimate = (
     progress: Partial<Progress>,
-    facts: { endedPerSecond?: number; createsPerMinute?: number; accountPaused?: string | null } = {},
+    facts: { endedPerSecond?: number; createsPerMinute?: number; paused?: string | null } = {},
   ) =>
     estimateEnd({
       progress: { ...none, ...progress },
       endedPerSecond: 10,
       createsPerMinute: 600,
-      accountPaused: null,
+      paused: null,
       ...facts,
     });
 
@@ -118,7 +120,7 @@ describe("the estimate", () => {
       etaMs: null,
       reason: "1 prediction still running or being copied",
     });
-    expect(estimate({ waiting: 5 }, { accountPaused: "no credit" })).toEqual({
+    expect(estimate({ waiting: 5 }, { paused: "the account is paused: no credit" })).toEqual({
       etaMs: null,
       reason: "the account is paused: no credit",
     });
@@ -133,9 +135,9 @@ describe("the estimate", () => {
         anyProgress,
         rate,
         fc.integer({ min: 1, max: 6_000 }),
-        paused,
-        (progress, endedPerSecond, createsPerMinute, accountPaused) => {
-          const { etaMs, reason } = estimateEnd({ progress, endedPerSecond, createsPerMinute, accountPaused });
+        anyPause,
+        (progress, endedPerSecond, createsPerMinute, paused) => {
+          const { etaMs, reason } = estimateEnd({ progress, endedPerSecond, createsPerMinute, paused });
           expect(reason.length).toBeGreaterThan(5);
           if (etaMs === null) return;
           expect(etaMs).toBeGreaterThanOrEqual((progress.waiting / createsPerMinute) * MINUTE * 0.999);

@@ -105,6 +105,11 @@ const ZONES: readonly Zone[] = [
       inFolder("src/providers", "src/bucket", "src/batches", "src/ledger")(to),
   },
   {
+    zone: "the webhooks know how a call is signed and made, not what it tells: no queues, no Redis, no providers",
+    of: inFolder("src/webhooks"),
+    never: (to) => BULLMQ.test(to) || inFolder("src/providers", "src/queues", "src/ledger", "src/batches")(to),
+  },
+  {
     zone: "a stage knows the order of its effects: no BullMQ, no Redis, no provider's adapter, no wiring",
     of: IS_STAGE,
     never: (to) =>
@@ -123,13 +128,13 @@ const ZONES: readonly Zone[] = [
   },
   {
     zone: "whoever has no business with Redis knows no ioredis",
-    of: inFolder("src/core", "src/bucket", "src/providers", "src/emulator", "src/batches"),
+    of: inFolder("src/core", "src/bucket", "src/providers", "src/emulator", "src/batches", "src/webhooks"),
     never: isPackage("ioredis"),
   },
   { zone: "only entry points see the wiring", of: (file) => !IS_ENTRY(file), never: (to) => to === "src/wiring.ts" },
   {
     zone: "nothing that is built on stands on its builders",
-    of: inFolder("src/core", "src/providers", "src/queues", "src/ledger", "src/bucket", "src/batches"),
+    of: inFolder("src/core", "src/providers", "src/queues", "src/ledger", "src/bucket", "src/webhooks", "src/batches"),
     never: (to) =>
       inFolder("src/server", "src/cli", "src/dashboard", "src/embedded", "workers")(to) || to === "src/index.ts",
   },

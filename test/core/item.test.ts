@@ -29,6 +29,7 @@ test("the life of an attempt, as a table", () => {
     return `${step.padEnd(10)} ${legal.join(" | ")} → ${ITEM_STEPS[step].to}`;
   });
   expect(`\n${table.join("\n")}\n`).toBe(`
+withdraw   waiting → canceled
 claim      waiting → claimed
 giveBack   claimed | unclear → waiting
 doubt      claimed → unclear

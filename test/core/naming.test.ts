@@ -8,13 +8,17 @@ import {
   batchIdFrom,
   errandId,
   isOwnQueue,
+  isTenantName,
   itemId,
   MAX_INDEX,
+  type NotifyEvent,
+  notifyJobId,
   OBJECT_KEYS,
   parseAccountName,
   parseBatchId,
   parseErrandId,
   parseItemId,
+  parseNotifyJobId,
   QUEUE_NAMES,
   REDIS_KEYS,
 } from "../../src/core/naming.ts";
@@ -152,6 +156,59 @@ describe("an errand's id", () => {
   });
 });
 
+describe("the id of a webhook's call", () => {
+  const anyCall = fc.record({ errand: anyErrand, event: fc.constantFrom<NotifyEvent>("start", "end") });
+
+  test("is read back, is another for another call, and is one that BullMQ takes", () => {
+    fc.assert(
+      fc.property(anyCall, anyCall, (one, other) => {
+        const id = notifyJobId(one.errand, one.event);
+        expect(parseNotifyJobId(id)).toEqual({ ...one.errand, event: one.event });
+        expect(id === notifyJobId(other.errand, other.event)).toBe(
+          errandId(one.errand) === errandId(other.errand) && one.event === other.event,
+        );
+        expect(id).not.toContain(":");
+        expect(String(Number.parseInt(id, 10))).not.toBe(id);
+      }),
+    );
+  });
+
+  test("that was made elsewhere isn't guessed at", () => {
+    const errand = `${"0".repeat(20)}-1-1`;
+    for (const text of [
+      "",
+      errand,
+      `${errand}-`,
+      `${errand}-middle`,
+      `${errand}-end\n`,
+      `${errand}-start-end`,
+      "-end",
+    ]) {
+      expect(parseNotifyJobId(text), JSON.stringify(text)).toBeNull();
+    }
+    expect(parseErrandId(`${errand}-end`), "no errand either").toBeNull();
+    fc.assert(
+      fc.property(fc.string(), (text) => {
+        const call = parseNotifyJobId(text);
+        if (call !== null) expect(notifyJobId(call, call.event)).toBe(text);
+      }),
+    );
+  });
+});
+
+test("a tenant's name is short, lower case, and safe in keys", () => {
+  const safe = fc.stringMatching(/^[a-z0-9][a-z0-9-]{0,30}$/);
+  fc.assert(
+    fc.property(safe, (name) => {
+      expect(isTenantName(name)).toBe(true);
+      expect(keyFault(OBJECT_KEYS.identity(name, "ab"))).toBeNull();
+    }),
+  );
+  for (const text of ["", "-a", "A", "a b", "a".repeat(32), "a:b", "a/b", "..", "ä", "a\n"]) {
+    expect(isTenantName(text), JSON.stringify(text)).toBe(false);
+  }
+});
+
 test("an account's name is short, lower case, and safe in keys and queue names", () => {
   fc.assert(
     fc.property(fc.oneof(anyAccount, fc.string()), (text) => {
@@ -172,11 +229,14 @@ test("no two things share a key in Redis, and all of an account's stand in its s
     REDIS_KEYS.account(account),
     REDIS_KEYS.unfed(account),
     REDIS_KEYS.unfinished(account),
+    REDIS_KEYS.canceling(account),
     REDIS_KEYS.open(account),
     REDIS_KEYS.unclear(account),
     REDIS_KEYS.batch(account, batch),
     REDIS_KEYS.bytes(account, batch),
     REDIS_KEYS.returned(account, batch),
+    REDIS_KEYS.failures(account, batch),
+    REDIS_KEYS.latest(account, batch),
     REDIS_KEYS.parts(account, batch),
     REDIS_KEYS.item(account, batch, index),
   ];
@@ -220,6 +280,7 @@ describe("an object's key", () => {
     expect(OBJECT_KEYS.receipt(batch, 42, 2)).toBe(`${folder}/items/00000042/receipt.2.json`);
     expect(OBJECT_KEYS.output(batch, 42, 2, 0, "png")).toBe(`${folder}/items/00000042/a2-output-0.png`);
     expect(OBJECT_KEYS.accountAct("replicate" as AccountName, 7)).toBe("accounts/replicate/acts/7.json");
+    expect(OBJECT_KEYS.batchAct(batch, 7)).toBe(`${folder}/acts/7.json`);
     expect(OBJECT_KEYS.identity("default", "ab")).toBe("keys/default/ab.json");
   });
 

@@ -49,6 +49,7 @@ const build = (ending: Ending, facts: Partial<Parameters<typeof buildReceipt>[0]
     ref: REF,
     rowId: "mine",
     replyTo: null,
+    webhookEvents: [],
     predictionId: "p1",
     claimedAtMs: NOON,
     recordedAtMs: NOON + 1,
@@ -132,7 +133,9 @@ test("the output names the objects where there are any, and the provider's URLs 
     started_at: "s",
     completed_at: "e",
     recorded_at: "2026-11-20T12:00:00.001Z",
+    prediction_status: "succeeded",
     reply_to: null,
+    webhook_events: [],
   });
 });
 
@@ -151,6 +154,35 @@ test("an input that was refused has a receipt too, without a prediction", () => 
     reply_to: "q",
     model: null,
   });
+});
+
+test("an input that ended before it was bought says how, in the provider's words", () => {
+  for (const unboughtAs of ["canceled", "aborted"] as const) {
+    const receipt = build(
+      { end: "canceled", error: "too late", answer: null, copied: [], unboughtAs },
+      { predictionId: null, claimedAtMs: null, webhookEvents: ["completed"] },
+    );
+    expect(receipt).toMatchObject({
+      status: "canceled",
+      prediction_status: unboughtAs,
+      error: "too late",
+      webhook_events: ["completed"],
+    });
+  }
+});
+
+test("the provider's word for an end is kept where it is one, and else nothing is said", () => {
+  const ended = fc.constantFrom("succeeded", "failed", "canceled", "aborted" as const);
+  const running = fc.constantFrom("starting", "processing", "unknown" as const);
+  fc.assert(
+    fc.property(anyEnding, anyAnswer, ended, running, (ending, answer, end, other) => {
+      const statusOf = (status: Answer["status"]) =>
+        build({ ...ending, answer: { ...answer, status } }).prediction_status;
+      expect(statusOf(end)).toBe(end);
+      expect(statusOf(other)).toBeNull();
+      expect(build({ ...ending, answer: null }).prediction_status).toBeNull();
+    }),
+  );
 });
 
 describe("billed time", () => {

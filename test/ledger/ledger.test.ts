@@ -14,24 +14,9 @@ import {
 } from "../../src/core/item.ts";
 import { type AccountName, type AttemptRef, type BatchId, errandId, REDIS_KEYS } from "../../src/core/naming.ts";
 import { type PredictionId, predictionId } from "../../src/core/prediction.ts";
-import type { Ledger, MoveAnswer, MoveOptions } from "../../src/ledger/ledger.ts";
-import { ACCOUNT, accountName, batchNamed, NOON, test } from "../support/stages.ts";
+import type { HoldAnswer, Ledger, MoveAnswer, MoveOptions } from "../../src/ledger/ledger.ts";
+import { ACCOUNT, accountName, batchNamed, NOON, newBatch, refOf, test } from "../support/stages.ts";
 
-let made = 0;
-function newBatch(fields: Partial<Batch> = {}): Batch {
-  return {
-    id: batchNamed(`batch ${made++}`),
-    kind: "file",
-    name: "a name",
-    tenant: "default",
-    account: ACCOUNT,
-    items: 3,
-    openedAtMs: NOON,
-    ...fields,
-  };
-}
-
-const refOf = ({ account, id }: Batch, index = 0, attempt = 1): AttemptRef => ({ account, batch: id, index, attempt });
 const P1 = predictionId("p1");
 const P2 = predictionId("p2");
 
@@ -62,19 +47,35 @@ type Op = {
   readonly sends: 1 | 2;
 };
 
+/** What is done to the account, or to the batch as a whole. */
+type Whole = "pause" | "resume" | "pause batch" | "resume batch" | "cancel batch";
+
+/** `isNext`: from where the last stretch ended, as a feed that lives does; else from where the walk stands. */
+type Stretch = { readonly limit: number; readonly isNext: boolean };
+
+type Mark = { readonly marked: number };
+
 type ModelItem = {
   byte: ItemByte;
   nonce: string | null;
   prediction: PredictionId | null;
   place: "open" | "unclear" | null;
   returned: boolean;
+  marked: boolean;
 };
 
-/** What `move` promises, written down once more without Redis. */
+/** What the scripts promise, written down once more without Redis. All rows of the batch have been fed. */
 class Model {
   readonly items: ModelItem[];
   paused = false;
+  batchPaused = false;
+  canceled = false;
+  unfed = false;
+  walked = 0;
+  next = 0;
+  walkOver = false;
   sum = 0n;
+  files = 0;
 
   constructor(attempts: readonly number[]) {
     this.items = attempts.map((attempt) => ({
@@ -83,12 +84,12 @@ class Model {
       prediction: null,
       place: null,
       returned: false,
+      marked: false,
     }));
   }
 
   move(op: Op): MoveAnswer["answer"] {
-    const item = this.items[op.index];
-    if (item === undefined) throw new Error("no such item");
+    const item = this.at(op.index);
     const claim = op.step === "claim";
     const { answer, item: next } = stepItem(item.byte, item.byte.attempt + op.off, op.step);
     if (op.off !== 0) return "lost";
@@ -98,19 +99,97 @@ class Model {
       return claim || (op.step === "bind" && item.prediction !== op.prediction) ? "lost" : "already";
     }
     if (answer === "lost") return "lost";
-    if (claim && this.paused) {
-      Object.assign(item, { place: null, returned: true });
+    const waitsAgain = next.state === "waiting";
+    if ((claim && this.canceled) || (waitsAgain && (this.canceled || item.marked))) {
+      this.end(item, "canceled");
+      return "canceled";
+    }
+    if (claim && (this.paused || this.batchPaused)) {
+      this.giveToFeed(item);
       return "paused";
+    }
+    if (isEnd(next.state)) {
+      this.end(item, next.state);
+      if (ENDS.includes(op.step)) Object.assign(this, { sum: this.sum + op.amount, files: this.files + 1 });
+      return "moved";
     }
     const wasUnclear = item.byte.state === "unclear";
     item.byte = next;
-    item.place = isEnd(next.state) ? null : next.state === "unclear" ? "unclear" : "open";
+    item.place = next.state === "unclear" ? "unclear" : "open";
     if (claim) item.nonce = op.nonce ?? null;
     if (op.step === "bind") item.prediction = op.prediction;
-    if (next.state === "waiting" && (op.handBack || wasUnclear)) Object.assign(item, { place: null, returned: true });
-    if (next.state === "waiting" || isEnd(next.state)) Object.assign(item, { nonce: null, prediction: null });
-    if (isEnd(next.state)) this.sum += op.amount;
+    if (waitsAgain) Object.assign(item, { nonce: null, prediction: null });
+    if (waitsAgain && (op.handBack || wasUnclear)) this.giveToFeed(item);
     return "moved";
+  }
+
+  /** What the ledger answers. */
+  hold(act: Whole): HoldAnswer | boolean {
+    switch (act) {
+      case "pause":
+      case "resume": {
+        const changes = this.paused !== (act === "pause");
+        this.paused = act === "pause";
+        return changes;
+      }
+      case "cancel batch":
+        if (this.canceled) return "already";
+        Object.assign(this, { canceled: true, batchPaused: false, unfed: false });
+        return "done";
+      case "pause batch":
+        if (this.canceled) return "over";
+        if (this.batchPaused) return "already";
+        Object.assign(this, { batchPaused: true, unfed: false });
+        return "done";
+      case "resume batch":
+        if (this.canceled) return "over";
+        if (!this.batchPaused) return "already";
+        Object.assign(this, { batchPaused: false, unfed: this.items.some((item) => item.returned) });
+        return "done";
+      default:
+        return act satisfies never;
+    }
+  }
+
+  /** Answers the running items of the stretch. */
+  walk({ limit, isNext }: Stretch): readonly number[] {
+    if (!this.canceled) return [];
+    this.walked = Math.max(this.walked, isNext ? this.next : 0);
+    this.next = Math.min(this.walked + limit, this.items.length);
+    const stretch = this.items.slice(this.walked, this.next);
+    for (const item of stretch) {
+      if (item.byte.state === "waiting")
+        Object.assign(item, { byte: { ...item.byte, state: "canceled" }, place: null });
+    }
+    if (this.walked === this.items.length) {
+      for (const item of this.items) item.returned = false;
+      this.walkOver = true;
+    }
+    return stretch.flatMap((item, at) => (item.byte.state === "running" ? [this.walked + at] : []));
+  }
+
+  mark(index: number): ItemState {
+    const item = this.at(index);
+    item.marked ||= item.byte.state !== "waiting" && !isEnd(item.byte.state);
+    return item.byte.state;
+  }
+
+  at(index: number): ModelItem {
+    const item = this.items[index];
+    if (item === undefined) throw new Error("no such item");
+    return item;
+  }
+
+  end(item: ModelItem, state: ItemState): void {
+    const wasReturned = item.returned;
+    const byte = { ...item.byte, state };
+    Object.assign(item, { byte, nonce: null, prediction: null, place: null, returned: false, marked: false });
+    if (wasReturned && !this.items.some((one) => one.returned)) this.unfed = false;
+  }
+
+  giveToFeed(item: ModelItem): void {
+    Object.assign(item, { place: null, returned: true });
+    this.unfed = !this.batchPaused;
   }
 
   count(state: ItemState): number {
@@ -125,7 +204,9 @@ class Model {
 const STEPS = Object.keys(ITEM_STEPS) as ItemStep[];
 const ENDS: readonly ItemStep[] = ["save", "fail", "cancel"];
 
-const anyOp = (items: number): fc.Arbitrary<Op | "pause" | "resume"> =>
+const WHOLES = ["pause", "resume", "pause batch", "resume batch", "cancel batch"] as const satisfies readonly Whole[];
+
+const anyOp = (items: number): fc.Arbitrary<Op | Whole | Stretch | Mark> =>
   fc.oneof(
     {
       weight: 12,
@@ -144,8 +225,46 @@ const anyOp = (items: number): fc.Arbitrary<Op | "pause" | "resume"> =>
         sends: fc.constantFrom(1 as const, 2 as const),
       }),
     },
-    fc.constantFrom("pause" as const, "resume" as const),
+    { weight: 2, arbitrary: fc.constantFrom(...WHOLES) },
+    { weight: 2, arbitrary: fc.record({ limit: fc.integer({ min: 1, max: 3 }), isNext: fc.boolean() }) },
+    { weight: 1, arbitrary: fc.record({ marked: fc.nat(items - 1) }) },
   );
+
+/** Carries out what isn't a step of one item; answers what the ledger answered, and what the model did. */
+async function carryOut(
+  ledger: Ledger,
+  batch: Batch,
+  model: Model,
+  op: Whole | Stretch | Mark,
+): Promise<{ readonly answered: unknown; readonly expected: unknown }> {
+  if (typeof op === "string") {
+    const calls: Record<Whole, () => Promise<HoldAnswer | boolean>> = {
+      pause: () => ledger.pauseAccount(batch.account, "why"),
+      resume: () => ledger.resumeAccount(batch.account),
+      "pause batch": () => ledger.pauseBatch(batch, "why"),
+      "resume batch": () => ledger.resumeBatch(batch),
+      "cancel batch": () => ledger.cancelBatch(batch, NOON),
+    };
+    return { answered: await calls[op](), expected: model.hold(op) };
+  }
+  if ("marked" in op) {
+    const ref = refOf(batch, op.marked, model.at(op.marked).byte.attempt);
+    expect(await ledger.markItem({ ...ref, attempt: ref.attempt + 1 }, "cancel"), "another attempt's").toBeNull();
+    return { answered: await ledger.markItem(ref, "cancel"), expected: model.mark(op.marked) };
+  }
+  const from = op.isNext ? model.next : null;
+  const running = model.walk(op);
+  const walked = await ledger.walkCancel(batch.account, batch.id, from, op.limit);
+  // As a client sends it again that heard no answer.
+  expect(await ledger.walkCancel(batch.account, batch.id, from, op.limit)).toEqual(walked);
+  const expected = {
+    next: model.next,
+    over: model.walked === batch.items,
+    left: model.left,
+    running: running.map((index) => refOf(batch, index, model.at(index).byte.attempt)),
+  };
+  return { answered: walked, expected: model.canceled ? expected : { next: 0, over: true, left: 0, running: [] } };
+}
 
 function optionsOf(op: Op): MoveOptions {
   const nonce = op.nonce ?? (op.step === "claim" ? "c" : undefined);
@@ -178,13 +297,13 @@ test("the script moves items exactly as the model does, whatever comes in whatev
       await ledger.openBatch(batch);
       const bytes = Buffer.from(attempts.map((attempt) => writeItemByte({ attempt, state: "waiting" })));
       await redis.setrange(REDIS_KEYS.bytes(account, batch.id), 0, bytes);
-      await redis.zrem(REDIS_KEYS.unfed(account), batch.id);
+      await ledger.advance(account, batch.id, { before: 0, after: batch.items }, [], NOON);
       const model = new Model(attempts);
 
       for (const op of ops) {
-        if (typeof op === "string") {
-          model.paused = op === "pause";
-          await (model.paused ? ledger.pauseAccount(account, "why") : ledger.resumeAccount(account));
+        if (typeof op === "string" || !("step" in op)) {
+          const { answered, expected } = await carryOut(ledger, batch, model, op);
+          expect(answered, JSON.stringify(op)).toEqual(expected);
           continue;
         }
         const { nonce, ...more } = optionsOf(op);
@@ -203,7 +322,7 @@ test("the script moves items exactly as the model does, whatever comes in whatev
       }
       await compare(ledger, redis, batch, model);
     }),
-    { numRuns: 120 },
+    { numRuns: 300 },
   );
 });
 
@@ -215,8 +334,14 @@ async function compare(ledger: Ledger, redis: Redis, batch: Batch, model: Model)
   // Counters equal the bytes, and so add up to the items.
   const standing = await ledger.standing(account, id);
   expect(standing?.counts).toEqual(Object.fromEntries(ITEM_STATES.map((state) => [state, model.count(state)])));
-  const files = BigInt(model.items.length - model.left);
-  expect(standing?.sums).toEqual({ predict_time_ms: model.sum, output_bytes: 2n * model.sum, output_files: files });
+  expect(standing?.batch.items).toBe(batch.items);
+  expect(standing?.sums).toEqual({
+    predict_time_ms: model.sum,
+    output_bytes: 2n * model.sum,
+    output_files: BigInt(model.files),
+  });
+  expect(standing?.paused).toBe(model.batchPaused ? "why" : null);
+  expect(standing?.canceledAtMs).toBe(model.canceled ? NOON : null);
 
   const members = (of: (item: ModelItem) => boolean) =>
     model.items
@@ -227,12 +352,14 @@ async function compare(ledger: Ledger, redis: Redis, batch: Batch, model: Model)
 
   const returned = model.items.flatMap((item, index) => (item.returned ? [String(index)] : []));
   expect((await redis.smembers(REDIS_KEYS.returned(account, id))).toSorted()).toEqual(returned);
-  expect(await ledger.unfedBatches(account, 10)).toEqual(returned.length > 0 ? [id] : []);
+  expect(await ledger.unfedBatches(account, 10)).toEqual(model.unfed ? [id] : []);
+  expect(await ledger.cancelingBatches(account, 10)).toEqual(model.canceled && !model.walkOver ? [id] : []);
 
   for (const [index, item] of model.items.entries()) {
     const { fields } = await ledger.readItem({ account, batch: id, index });
     expect(fields.nonce ?? null).toBe(item.nonce);
     expect(fields.prediction_id ?? null).toBe(item.prediction);
+    expect("cancel" in fields).toBe(item.marked);
   }
 }
 
@@ -565,11 +692,14 @@ test("every key of an account carries its hash tag, so that one script may touch
     REDIS_KEYS.account(account),
     REDIS_KEYS.unfed(account),
     REDIS_KEYS.unfinished(account),
+    REDIS_KEYS.canceling(account),
     REDIS_KEYS.open(account),
     REDIS_KEYS.unclear(account),
     REDIS_KEYS.batch(account, batch),
     REDIS_KEYS.bytes(account, batch),
     REDIS_KEYS.returned(account, batch),
+    REDIS_KEYS.failures(account, batch),
+    REDIS_KEYS.latest(account, batch),
     REDIS_KEYS.parts(account, batch),
     REDIS_KEYS.item(account, batch, 7),
   ];

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { pino } from "pino";
 import { describe, expect, onTestFinished } from "vitest";
 import { rateWindow } from "../../src/core/feeding.ts";
-import { type AttemptRef, errandId, QUEUE_NAMES } from "../../src/core/naming.ts";
+import { type AttemptRef, errandId, notifyJobId, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../../src/core/outcome.ts";
 import { predictionId } from "../../src/core/prediction.ts";
 import { HOUR, MINUTE } from "../../src/core/time.ts";
@@ -18,6 +18,7 @@ import {
   followQueue,
   inputsQueue,
   keepQueue,
+  notifyQueue,
   type QueueSpec,
   recordQueue,
 } from "../../src/queues/queues.ts";
@@ -47,11 +48,12 @@ describe("an errand", () => {
   test("comes out as it was put in, whatever the queue", async ({ line }) => {
     await line.clear();
     const { queues } = line;
-    const prediction = { id: predictionId("p1"), startedAtMs: NOON };
+    const prediction = { id: predictionId("p1"), startedAtMs: NOON, deadlineAtMs: NOON + HOUR };
     await queues.create([createOf(3)], "file");
     await queues.follow(refOf(3), prediction, 0);
     await queues.copy(refOf(3), NOON + HOUR);
     await queues.record(refOf(3));
+    await queues.notify(refOf(3), "end");
     await queues.finish(ACCOUNT, BATCH);
     await queues.wakeFeed(ACCOUNT);
     const read = async <Payload>(spec: QueueSpec<Payload>) => {
@@ -60,9 +62,15 @@ describe("an errand", () => {
       return spec.read(job?.id ?? "", job?.data, NOON);
     };
     expect(await read(createQueue(ACCOUNT))).toEqual(createOf(3));
-    expect(await read(followQueue(ACCOUNT))).toEqual({ ...refOf(3), predictionId: "p1", startedAtMs: NOON });
+    expect(await read(followQueue(ACCOUNT))).toEqual({
+      ...refOf(3),
+      predictionId: "p1",
+      startedAtMs: NOON,
+      deadlineAtMs: NOON + HOUR,
+    });
     expect(await read(copyQueue)).toEqual({ ...refOf(3), expiresAtMs: NOON + HOUR });
     expect(await read(recordQueue)).toEqual(refOf(3));
+    expect(await read(notifyQueue)).toEqual({ ...refOf(3), event: "end" });
     expect(await read(finishQueue)).toEqual({ account: ACCOUNT, batch: BATCH });
     expect(await read(feedQueue)).toEqual({ account: ACCOUNT });
   });
@@ -73,6 +81,7 @@ describe("an errand", () => {
       followQueue(ACCOUNT),
       copyQueue,
       recordQueue,
+      notifyQueue,
       finishQueue,
     ];
     fc.assert(
@@ -81,7 +90,7 @@ describe("an errand", () => {
       }),
     );
     expect(() => recordQueue.read(errandId(refOf(1)), ["Not An Account"], NOON)).toThrow(/not an account/);
-    expect(() => followQueue(ACCOUNT).read(errandId(refOf(1)), [ACCOUNT, "a/../b", 1], NOON)).toThrow(
+    expect(() => followQueue(ACCOUNT).read(errandId(refOf(1)), [ACCOUNT, "a/../b", 1, null], NOON)).toThrow(
       /not a prediction id/,
     );
   });
@@ -91,7 +100,7 @@ describe("an errand", () => {
     const { queues } = line;
     const add = async () => {
       await queues.create([createOf(0), createOf(1)], "file");
-      await queues.follow(refOf(0), { id: predictionId("p"), startedAtMs: NOON }, HOUR);
+      await queues.follow(refOf(0), { id: predictionId("p"), startedAtMs: NOON, deadlineAtMs: null }, HOUR);
       await queues.copy(refOf(0), NOON);
       await queues.record(refOf(0));
       await queues.finish(ACCOUNT, BATCH);
@@ -194,6 +203,61 @@ test("a feed that runs already needs no waking", async ({ line }) => {
   await expect.poll(() => running).toBe(true);
   await line.queues.wakeFeed(ACCOUNT);
   release();
+});
+
+describe("a poll that is to come", () => {
+  const prediction = { id: predictionId("p1"), startedAtMs: NOON, deadlineAtMs: null };
+
+  test("is brought forward by whoever wakes it", async ({ line }) => {
+    await line.clear();
+    const { queues } = line;
+    await queues.follow(refOf(0), prediction, HOUR);
+    await queues.follow(refOf(1), prediction, HOUR);
+    const polled: number[] = [];
+    work(line, followQueue(ACCOUNT), async ({ index }) => {
+      polled.push(index);
+      return DONE;
+    });
+    expect(await queues.wakeFollow(refOf(1))).toBe(true);
+    await expect.poll(() => polled).toEqual([1]);
+    expect((await line.jobs(QUEUE_NAMES.follow(ACCOUNT))).map(({ id }) => id)).toEqual([errandId(refOf(0))]);
+  });
+
+  test("can't be brought forward where there is none, where it is due already, or while it runs", async ({ line }) => {
+    await line.clear();
+    const { queues } = line;
+    expect(await queues.wakeFollow(refOf(0))).toBe(false);
+    await queues.follow(refOf(0), prediction, 0);
+    expect(await queues.wakeFollow(refOf(0))).toBe(false);
+    const { promise: released, resolve: release } = Promise.withResolvers<void>();
+    let running = false;
+    work(line, followQueue(ACCOUNT), async () => {
+      running = true;
+      await released;
+      return DONE;
+    });
+    await expect.poll(() => running).toBe(true);
+    expect(await queues.wakeFollow(refOf(0))).toBe(false);
+    release();
+  });
+});
+
+test("a client's webhook is called once for the beginning, and seven times at most for the end", async ({ line }) => {
+  await line.clear();
+  const { queues } = line;
+  for (let times = 0; times < 2; times++) {
+    await queues.notify(refOf(0), "start");
+    await queues.notify(refOf(0), "end");
+  }
+  const queue = new Queue(QUEUE_NAMES.notify, { connection: line.redis });
+  onTestFinished(() => queue.close());
+  const jobs = await queue.getJobs(["wait"]);
+  expect(new Map(jobs.map(({ id, opts }) => [id, opts.attempts]))).toEqual(
+    new Map([
+      [notifyJobId(refOf(0), "start"), 1],
+      [notifyJobId(refOf(0), "end"), 7],
+    ]),
+  );
 });
 
 test("a producer that has only bullmq gets its result on its own queue, once", async ({ redis, line }) => {

@@ -13,8 +13,10 @@ import { submitBatch } from "../../src/batches/submit-batch.ts";
 import type { Bucket } from "../../src/bucket/bucket.ts";
 import { openFileBucket } from "../../src/bucket/file-bucket.ts";
 import { type PlacedRow, placeRows } from "../../src/bucket/input-parts.ts";
+import type { Batch } from "../../src/core/batch.ts";
 import {
   type AccountName,
+  type AttemptRef,
   type BatchId,
   batchIdFrom,
   type ObjectKey,
@@ -68,6 +70,26 @@ export function batchNamed(name: string): BatchId {
   return batchIdFrom(createHash("sha256").update(name).digest());
 }
 
+let made = 0;
+
+/** A batch that nobody has opened, another one each time. */
+export function newBatch(fields: Partial<Batch> = {}): Batch {
+  return {
+    id: batchNamed(`batch ${made++}`),
+    kind: "file",
+    name: "a name",
+    tenant: "default",
+    account: ACCOUNT,
+    items: 3,
+    openedAtMs: NOON,
+    ...fields,
+  };
+}
+
+export function refOf({ account, id }: Pick<Batch, "account" | "id">, index = 0, attempt = 1): AttemptRef {
+  return { account, batch: id, index, attempt };
+}
+
 /** Ledger and queues are plain functions without a `this`; so typed, they may be handed on one by one. */
 type Functions<T> = { readonly [Name in Extract<keyof T, string>]: T[Name] };
 
@@ -109,6 +131,7 @@ const WATCHED_QUEUES = [
   QUEUE_NAMES.copy,
   QUEUE_NAMES.record,
   QUEUE_NAMES.finish,
+  QUEUE_NAMES.notify,
   "producer-replies",
 ];
 
@@ -222,6 +245,9 @@ async function keysIn(redis: Redis): Promise<Record<string, unknown>> {
       }
       case "zset":
         found[key] = await redis.zrange(key, 0, "-1", "WITHSCORES");
+        break;
+      case "list":
+        found[key] = await redis.lrange(key, 0, -1);
         break;
       default:
         found[key] = (await redis.smembers(key)).toSorted();

@@ -1,5 +1,5 @@
 import { describe, expect } from "vitest";
-import { type Admission, openAdmission } from "../../src/batches/admit-single.ts";
+import { openAdmission } from "../../src/batches/admit-single.ts";
 import { BatchForgotten } from "../../src/batches/forgotten-batch.ts";
 import { readResults } from "../../src/batches/read-results.ts";
 import { InputRefused, readInputJob, type SingleInput } from "../../src/batches/single-input.ts";
@@ -13,8 +13,12 @@ import { ACCOUNT, ADMITTING, accountName, type Line, NOON, objectsIn, test } fro
 type Wrap = <T extends object>(effects: T) => T;
 const asItIs: Wrap = (effects) => effects;
 
-function open({ bucket, ledger, queues, clock }: Line, wrap: Wrap = asItIs): Admission {
-  return openAdmission(wrap({ bucket, ledger, queues, clock }));
+type ItemAdmission = { readonly admit: (input: SingleInput) => Promise<ItemId> };
+
+/** An admission that answers the item alone. */
+function open({ bucket, ledger, queues, clock }: Line, wrap: Wrap = asItIs): ItemAdmission {
+  const { admit } = openAdmission(wrap({ bucket, ledger, queues, clock }));
+  return { admit: async (input) => (await admit(input)).item };
 }
 
 function told(): Pick<AdmitDeps, "warn" | "clock"> & { readonly said: string[] } {
@@ -110,7 +114,10 @@ describe("an input", () => {
       if (++calls === 2) twin = await open(line).admit(single("a"));
       return ledger.standing(...of);
     };
-    const item = await openAdmission({ bucket, ledger: { ...ledger, standing }, queues, clock }).admit(single("a"));
+    const { item, row } = await openAdmission({ bucket, ledger: { ...ledger, standing }, queues, clock }).admit(
+      single("a"),
+    );
+    expect(row, "its own row is void").toBeNull();
     expect(item).toBe(twin);
     const batch = batchOf(item);
     await expectWhole(line, batch);
@@ -137,7 +144,7 @@ test("five hundred inputs at once land in few parts, without holes, each its own
   await line.clear();
   const admissions = [open(line), open(line)];
   const ids = Array.from({ length: 500 }, (_, n) => `input ${n}`);
-  const items = await Promise.all(ids.map((id, n) => (admissions[n % 2] as Admission).admit(single(id))));
+  const items = await Promise.all(ids.map((id, n) => (admissions[n % 2] as ItemAdmission).admit(single(id))));
   expect(new Set(items).size).toBe(500);
   const batch = batchOf(items[0] as ItemId);
   const parts = await partsOf(line, batch);
@@ -266,7 +273,7 @@ describe("a job of the inputs queue", () => {
     const job = { jobId: "7", addedAtMs: NOON, data: good };
     const item = "0".repeat(26) as ItemId;
     const deps = { ...told(), readInput };
-    expect(await admitInputs(job, { ...deps, admit: async () => item })).toEqual({ kind: "done", value: item });
+    expect(await admitInputs(job, { ...deps, admit: async () => ({ item }) })).toEqual({ kind: "done", value: item });
     const admit = () => Promise.reject(new Error("the bucket is away"));
     expect(await admitInputs(job, { ...deps, admit })).toEqual({ kind: "snooze", untilMs: NOON + 5_000 });
     expect(deps.said).toEqual([expect.stringMatching(/couldn't be admitted/)]);

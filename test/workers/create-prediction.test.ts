@@ -1,10 +1,23 @@
 import { describe, expect } from "vitest";
+import { openAdmission } from "../../src/batches/admit-single.ts";
+import type { SingleInput } from "../../src/batches/single-input.ts";
+import { withdrawItem } from "../../src/batches/withdraw-item.ts";
 import { keepEnding, readEnding } from "../../src/bucket/endings.ts";
 import { readRow } from "../../src/bucket/input-parts.ts";
+import { readReceipt } from "../../src/bucket/records.ts";
 import type { ItemState } from "../../src/core/item.ts";
-import { type BatchId, errandId, QUEUE_NAMES, REDIS_KEYS } from "../../src/core/naming.ts";
+import {
+  type BatchId,
+  errandId,
+  itemId,
+  notifyJobId,
+  parseItemId,
+  QUEUE_NAMES,
+  REDIS_KEYS,
+} from "../../src/core/naming.ts";
 import { DEFAULT_POLL_POLICY } from "../../src/core/polling.ts";
 import { type Prediction, predictionId } from "../../src/core/prediction.ts";
+import { HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
 import { type Provider, ProviderError } from "../../src/providers/provider.ts";
 import type { CreateErrand } from "../../src/queues/queues.ts";
 import { type CreateDeps, createPrediction } from "../../workers/create-prediction.ts";
@@ -48,12 +61,38 @@ async function openWorld(line: Line, answer: (n: number) => Prediction | Error):
   return { line, batch, errand: await line.createErrand(batch, 0), provider: providerThat(answer) };
 }
 
+const REPLIES = "producer-replies";
+
+/** A single whose client waits for it in every way that there is. */
+async function openSingle(
+  line: Line,
+  answer: (n: number) => Prediction | Error,
+  asked: Partial<Pick<SingleInput, "cancelAfterMs" | "webhook">> = {},
+): Promise<World> {
+  await line.clear();
+  const { bucket, ledger, queues, clock } = line;
+  const { item } = await openAdmission({ bucket, ledger, queues, clock }).admit({
+    tenant: "default",
+    account: ACCOUNT,
+    identity: null,
+    row: { input: { prompt: "a" }, target: MODEL },
+    replyTo: REPLIES,
+    cancelAfterMs: null,
+    webhook: { url: "https://client.example/hook", events: ["start", "completed"], base_url: "http://127.0.0.1" },
+    ...asked,
+  });
+  const batch = parseItemId(item)?.batch;
+  if (batch === undefined) throw new Error(`not an item: ${item}`);
+  return { line, batch, errand: await line.createErrand(batch, 0), provider: providerThat(answer) };
+}
+
 let nonces = 0;
 function depsOf({ line, provider }: World): CreateDeps {
   const { bucket, ledger, queues, clock } = line;
   return {
     readRow: (errand) => readRow(bucket, errand.batch, errand.place),
     move: ledger.move,
+    withdraw: (ref, row, why) => withdrawItem(ref, row, why, { bucket, ledger, queues, clock }),
     provider,
     pauseAccount: async (reason) => {
       await ledger.pauseAccount(ACCOUNT, reason);
@@ -61,6 +100,8 @@ function depsOf({ line, provider }: World): CreateDeps {
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
     enqueueFollow: queues.follow,
     enqueueRecord: queues.record,
+    enqueueNotify: queues.notify,
+    enqueueFinish: (ref) => queues.finish(ref.account, ref.batch),
     nonce: () => `nonce-${nonces++}`,
     waitForTurn: async () => undefined,
     clock,
@@ -74,6 +115,8 @@ const run = (world: World, deps = depsOf(world)) => createPrediction(world.erran
 const stateOf = async ({ line, errand }: World): Promise<ItemState> => (await line.ledger.readItem(errand)).state;
 const follows = ({ line }: World) => line.jobs(QUEUE_NAMES.follow(ACCOUNT));
 const records = ({ line }: World) => line.jobs(QUEUE_NAMES.record);
+const told = async ({ line }: World) => (await line.jobs(QUEUE_NAMES.notify)).map(({ id }) => id);
+const finishes = async ({ line }: World) => (await line.jobs(QUEUE_NAMES.finish)).map(({ id }) => id);
 
 describe("one create", () => {
   test("is sent, bound and put on its way to be followed", async ({ line }) => {
@@ -87,8 +130,34 @@ describe("one create", () => {
       fields: { prediction_id: "p0", intent_at: String(NOON) },
     });
     expect(await follows(world)).toEqual([
-      { id: errandId(world.errand), data: [ACCOUNT, "p0", NOON], delay: 2_000, priority: 0 },
+      { id: errandId(world.errand), data: [ACCOUNT, "p0", NOON, null], delay: 2_000, priority: 0 },
     ]);
+    expect(await told(world), "a row of a file has no client").toEqual([]);
+  });
+
+  test("tells a client that wants to know that its prediction begins, also where the first run died after it", async ({
+    line,
+  }) => {
+    const world = await openSingle(line, answerNumber);
+    await run(world);
+    expect(await told(world)).toEqual([notifyJobId(world.errand, "start")]);
+    expect((await line.ledger.readItem(world.errand)).fields).toMatchObject({
+      reply_to: REPLIES,
+      webhook_events: "start,completed",
+    });
+
+    const silent = await openSingle(line, answerNumber, {
+      webhook: { url: "https://client.example", events: ["completed"], base_url: "http://127.0.0.1" },
+    });
+    await run(silent);
+    expect(await told(silent)).toEqual([]);
+
+    const again = await openSingle(line, answerNumber);
+    await line.ledger.move(again.errand, "claim", { nowMs: NOON, nonce: "a dead worker's" });
+    await line.ledger.move(again.errand, "bind", { nowMs: NOON, predictionId: predictionId("p0") });
+    await run(again);
+    expect(await told(again)).toEqual([notifyJobId(again.errand, "start")]);
+    expect(await follows(again)).toHaveLength(1);
   });
 
   test("waits for its turn with the claim in hand, where creates must leave at even intervals", async ({ line }) => {
@@ -198,6 +267,16 @@ describe("one create", () => {
     expect(await line.ledger.returnedRows(ACCOUNT, world.batch, 10)).toEqual([{ index: 0, attempt: 1 }]);
   });
 
+  test("is not made while its batch is paused; the row waits for the batch", async ({ line }) => {
+    const world = await openWorld(line, answerNumber);
+    await line.ledger.pauseBatch({ account: ACCOUNT, id: world.batch }, "a person said so");
+    expect(await run(world)).toEqual({ kind: "done" });
+    expect(world.provider.books).toEqual([]);
+    expect(await stateOf(world)).toBe("waiting");
+    expect(await line.ledger.returnedRows(ACCOUNT, world.batch, 10)).toEqual([{ index: 0, attempt: 1 }]);
+    expect(await line.ledger.unfedBatches(ACCOUNT, 10)).toEqual([]);
+  });
+
   test("of an item that has ended changes nothing", async ({ line }) => {
     const world = await openWorld(line, answerNumber);
     for (const step of ["claim", "refuse", "fail"] as const) {
@@ -252,7 +331,180 @@ describe("what a failed create leads to", () => {
   });
 });
 
+describe("a prediction with a deadline of its own", () => {
+  test.for<readonly [string, cancelAfterMs: number | null, waitedMs: number, sentMs: number]>([
+    ["none", null, 10 * SECOND, DEFAULT_POLL_POLICY.deadlineMs],
+    ["a minute", MINUTE, 0, MINUTE],
+    ["a minute, of which some is over", MINUTE, 50 * SECOND, 10 * SECOND],
+    ["more than is allowed to any", 24 * HOUR, 10 * SECOND, DEFAULT_POLL_POLICY.deadlineMs],
+  ])("tells the provider what is left of it: %s", async ([, cancelAfterMs, waitedMs, sentMs], { line }) => {
+    const world = await openSingle(line, answerNumber, { cancelAfterMs });
+    line.clock.forward(waitedMs);
+    await run(world);
+    expect(world.provider.books).toEqual([{ target: MODEL, input: { prompt: "a" }, cancelAfterMs: sentMs }]);
+    const deadlineAtMs = cancelAfterMs === null ? null : NOON + cancelAfterMs;
+    expect(await follows(world)).toMatchObject([{ data: [ACCOUNT, "p0", NOON + waitedMs, deadlineAtMs] }]);
+    const { fields } = await line.ledger.readItem(world.errand);
+    expect(fields.deadline_at).toBe(deadlineAtMs === null ? undefined : String(deadlineAtMs));
+  });
+
+  test("that has passed is never sent: the item ends aborted, and its client is told", async ({ line }) => {
+    const world = await openSingle(line, answerNumber, { cancelAfterMs: MINUTE });
+    line.clock.forward(MINUTE);
+    for (let runs = 0; runs < 2; runs++) expect(await run(world)).toEqual({ kind: "done" });
+    expect(world.provider.books).toEqual([]);
+    expect(await stateOf(world)).toBe("canceled");
+    expect(await readReceipt(line.bucket, world.errand)).toMatchObject({
+      status: "canceled",
+      prediction_status: "aborted",
+      prediction_id: null,
+      error: "its deadline (2026-11-20T12:01:00.000Z) passed before it was bought",
+    });
+    expect(await told(world)).toEqual([notifyJobId(world.errand, "end")]);
+    expect((await line.jobs(REPLIES)).map(({ id }) => id)).toEqual([itemId(world.batch, 0)]);
+    expect((await line.ledger.standing(ACCOUNT, world.batch))?.counts).toMatchObject({ waiting: 0, canceled: 1 });
+  });
+
+  test("that passes while it waits for its turn is given back unsent, and ends aborted", async ({ line }) => {
+    const world = await openSingle(line, answerNumber, { cancelAfterMs: 3 * SECOND });
+    const waitForTurn = async () => {
+      line.clock.forward(3 * SECOND);
+    };
+    expect(await run(world, { ...depsOf(world), waitForTurn })).toEqual({
+      kind: "snooze",
+      untilMs: NOON + 4 * SECOND,
+    });
+    expect(await stateOf(world)).toBe("waiting");
+    line.clock.forward(SECOND);
+    expect(await run(world)).toEqual({ kind: "done" });
+    expect(await readReceipt(line.bucket, world.errand)).toMatchObject({ prediction_status: "aborted" });
+    expect(world.provider.books).toEqual([]);
+  });
+
+  test("doesn't keep what a dead worker left from being taken up", async ({ line }) => {
+    const world = await openSingle(line, answerNumber, { cancelAfterMs: MINUTE });
+    await line.ledger.move(world.errand, "claim", { nowMs: NOON, nonce: "a dead worker's" });
+    line.clock.forward(HOUR);
+    await run(world);
+    expect(await stateOf(world), "perhaps it was bought").toBe("unclear");
+
+    const bound = await openSingle(line, answerNumber, { cancelAfterMs: MINUTE });
+    await line.ledger.move(bound.errand, "claim", { nowMs: NOON, nonce: "a dead worker's" });
+    await line.ledger.move(bound.errand, "bind", { nowMs: NOON, predictionId: predictionId("p0") });
+    line.clock.forward(HOUR);
+    await run(bound);
+    expect(await stateOf(bound)).toBe("running");
+    expect(await follows(bound)).toMatchObject([{ data: [ACCOUNT, "p0", NOON, NOON + MINUTE] }]);
+  });
+});
+
+describe("what a person canceled", () => {
+  const cancelBatch = ({ line, batch }: World) =>
+    line.ledger.cancelBatch({ account: ACCOUNT, id: batch }, line.clock());
+
+  test("as a batch is not bought, and the last of its items finishes it", async ({ line }) => {
+    const world = await openWorld(line, answerNumber);
+    await cancelBatch(world);
+    expect(await run(world)).toEqual({ kind: "done" });
+    expect(await stateOf(world)).toBe("canceled");
+    expect(await finishes(world), "another item is left").toEqual([]);
+    const other = { ...world, errand: await line.createErrand(world.batch, 1) };
+    expect(await run(other)).toEqual({ kind: "done" });
+    expect(await finishes(world)).toEqual([world.batch]);
+    expect(world.provider.books).toEqual([]);
+    expect((await line.ledger.standing(ACCOUNT, world.batch))?.counts).toMatchObject({ waiting: 0, canceled: 2 });
+  });
+
+  test("is finished by the run that finds it canceled, if the one before died in between", async ({ line }) => {
+    const world = await openWorld(line, answerNumber);
+    await cancelBatch(world);
+    await line.ledger.walkCancel(ACCOUNT, world.batch, null, 10);
+    expect(await run(world)).toEqual({ kind: "done" });
+    expect(await finishes(world)).toEqual([world.batch]);
+  });
+
+  const refusals: readonly (readonly [string, ProviderError, outcome: unknown])[] = [
+    ["that never left", notSent, { kind: "done" }],
+    ["that was told to slow down", refused(429), { kind: "rate-limit", forMs: 10_000 }],
+    ["with a wrong token", refused(401), { kind: "done" }],
+  ];
+  test.for(refusals)(
+    "during a request %s ends with the claim that is given back, and its client is told",
+    async ([, failure, outcome], { line }) => {
+      const world = await openSingle(line, () => failure);
+      const deps = depsOf(world);
+      const provider: CreateDeps["provider"] = {
+        create: async (request, aborted) => {
+          expect(await line.ledger.markItem(world.errand, "cancel")).toBe("claimed");
+          return world.provider.create(request, aborted);
+        },
+      };
+      expect(await run(world, { ...deps, provider })).toEqual(outcome);
+      expect(await stateOf(world)).toBe("canceled");
+      expect(await readReceipt(line.bucket, world.errand)).toMatchObject({
+        status: "canceled",
+        prediction_status: "canceled",
+        error: "canceled before it was bought",
+      });
+      expect(await told(world)).toEqual([notifyJobId(world.errand, "end")]);
+      expect(await line.jobs(REPLIES)).toHaveLength(1);
+      expect(await finishes(world)).toEqual([world.batch]);
+      expect(await line.ledger.returnedRows(ACCOUNT, world.batch, 10), "nobody gets it again").toEqual([]);
+    },
+  );
+
+  test("as a batch, during a request that is refused, ends with the claim that is given back", async ({ line }) => {
+    const world = await openWorld(line, () => refused(401));
+    const deps = depsOf(world);
+    const provider: CreateDeps["provider"] = {
+      create: async (request, aborted) => {
+        await cancelBatch(world);
+        await line.ledger.walkCancel(ACCOUNT, world.batch, null, 10);
+        return world.provider.create(request, aborted);
+      },
+    };
+    expect(await run(world, { ...deps, provider })).toEqual({ kind: "done" });
+    expect((await line.ledger.standing(ACCOUNT, world.batch))?.counts).toMatchObject({ canceled: 2, waiting: 0 });
+    expect(await finishes(world)).toEqual([world.batch]);
+    expect(await line.ledger.unfedBatches(ACCOUNT, 10)).toEqual([]);
+  });
+
+  test("during a request that is accepted is bound, and its mark is kept for follow", async ({ line }) => {
+    const world = await openWorld(line, answerNumber);
+    const provider: CreateDeps["provider"] = {
+      create: async (request, aborted) => {
+        await line.ledger.markItem(world.errand, "cancel");
+        return world.provider.create(request, aborted);
+      },
+    };
+    await run(world, { ...depsOf(world), provider });
+    expect(await stateOf(world)).toBe("running");
+    expect(await line.ledger.takeMarks(world.errand, "starting")).toEqual({ woken: false, cancel: true });
+  });
+});
+
 describe("killed after any effect and run again twice,", () => {
+  test("a single that is past its deadline ends once", async ({ line }) => {
+    const { undisturbed, crashes } = await everyCrash({
+      open: async () => {
+        const world = await openSingle(line, answerNumber, { cancelAfterMs: MINUTE });
+        line.clock.forward(MINUTE);
+        return world;
+      },
+      run: (world, wrap) => run(world, wrap(depsOf(world))),
+      // The row's nonce is chance, and so is what follows from its length.
+      look: async (world) => ({
+        receipt: await readReceipt(line.bucket, world.errand),
+        counts: (await line.ledger.standing(ACCOUNT, world.batch))?.counts,
+        told: await told(world),
+        replies: await line.jobs(REPLIES),
+        books: world.provider.books,
+      }),
+    });
+    expect(crashes.map(({ diedAfter }) => diedAfter)).toEqual(["readRow", "withdraw"]);
+    for (const { diedAfter, seen } of crashes) expect(seen, `died after ${diedAfter}`).toEqual(undisturbed);
+  });
+
   const answers: readonly (readonly [string, (n: number) => Prediction | Error, effects: number])[] = [
     ["a create that succeeds", answerNumber, 6],
     ["a create that is refused", () => refused(422), 7],

@@ -2,9 +2,9 @@ import { describe, expect } from "vitest";
 import { placeItems } from "../../src/batches/place-items.ts";
 import { noteWindow } from "../../src/bucket/records.ts";
 import { createQueueDepth } from "../../src/core/feeding.ts";
-import { type BatchId, parseErrandId, QUEUE_NAMES } from "../../src/core/naming.ts";
+import { type AttemptRef, type BatchId, parseErrandId, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
-import { SECOND } from "../../src/core/time.ts";
+import { HOUR, SECOND } from "../../src/core/time.ts";
 import { createQueue } from "../../src/queues/queues.ts";
 import { type FeedDeps, feedBatches } from "../../workers/feed-batches.ts";
 import { everyCrash } from "../support/crash.ts";
@@ -28,6 +28,10 @@ function depsOf(line: Line, createsPerMinute = RATE): FeedDeps {
     noteWindow: (batch, window) => noteWindow(bucket, batch, window, clock()),
     enqueueCreates: queues.create,
     advance: ledger.advance,
+    cancelingBatches: ledger.cancelingBatches,
+    walkCancel: ledger.walkCancel,
+    wakeFollow: queues.wakeFollow,
+    enqueueFinish: queues.finish,
     clock,
   };
 }
@@ -160,6 +164,32 @@ test("a row that is handed back before its feed has noted it is given out again,
   expect((await fed(line)).get(batch)).toEqual([0, 1, 2]);
 });
 
+test("a row that was handed back, is given out and handed back again before that is noted, isn't forgotten", async ({
+  line,
+}) => {
+  await line.clear();
+  const batch = await line.submit(inputs(3));
+  await run(line);
+  await line.ledger.pauseAccount(ACCOUNT, "a wrong token");
+  expect(await buyAll(line)).toEqual([]);
+  await line.ledger.resumeAccount(ACCOUNT);
+  const deps = depsOf(line);
+  const enqueueCreates: FeedDeps["enqueueCreates"] = async (errands, kind) => {
+    await deps.enqueueCreates(errands, kind);
+    await line.ledger.pauseAccount(ACCOUNT, "again");
+    expect(await buyAll(line)).toEqual([]);
+  };
+  await run(line, { ...deps, enqueueCreates });
+  expect((await line.ledger.returnedRows(ACCOUNT, batch, 10)).length).toBe(3);
+  await line.ledger.resumeAccount(ACCOUNT);
+  await run(line);
+  expect((await fed(line)).get(batch)).toEqual([0, 1, 2]);
+  expect(await buyAll(line)).toHaveLength(3);
+  await run(line);
+  expect(await line.ledger.returnedRows(ACCOUNT, batch, 10)).toEqual([]);
+  expect(await line.ledger.unfedBatches(ACCOUNT, 10)).toEqual([]);
+});
+
 test("two feeds at once buy no row twice and leave none out", async ({ line }) => {
   await line.clear();
   await line.submit(inputs(25));
@@ -170,6 +200,169 @@ test("two feeds at once buy no row twice and leave none out", async ({ line }) =
   }
   expect(new Set(bought).size).toBe(25);
   expect(bought).toHaveLength(25);
+});
+
+describe("a paused batch", () => {
+  test("isn't fed, takes no room from the others, and goes on where it stood", async ({ line }) => {
+    await line.clear();
+    const [paused, other] = [await line.submit(inputs(500), "paused"), await line.submit(inputs(500), "other")];
+    await run(line);
+    expect((await fed(line)).get(paused)).toHaveLength(DEPTH / 2);
+    await line.ledger.pauseBatch({ account: ACCOUNT, id: paused }, "a person said so");
+    expect(
+      (await buyAll(line)).every((id) => id.startsWith(other)),
+      "what was fed already is turned away",
+    ).toBe(true);
+    await run(line);
+    const during = await fed(line);
+    expect([...during.keys()]).toEqual([other]);
+    expect(during.get(other)).toHaveLength(DEPTH);
+    await buyAll(line);
+
+    await line.ledger.resumeBatch({ account: ACCOUNT, id: paused });
+    await run(line);
+    expect((await fed(line)).get(paused), "the rows that were turned away come first").toEqual([0, 1, 2, 3, 4]);
+  });
+
+  test("whose rows were all fed, and turned away, is fed again when it is resumed", async ({ line }) => {
+    await line.clear();
+    const batch = await line.submit(inputs(4));
+    await run(line);
+    expect(await line.ledger.unfedBatches(ACCOUNT, 10)).toEqual([]);
+    await line.ledger.pauseBatch({ account: ACCOUNT, id: batch }, "a person said so");
+    expect(await buyAll(line)).toEqual([]);
+    await run(line);
+    expect((await fed(line)).size).toBe(0);
+    await line.ledger.resumeBatch({ account: ACCOUNT, id: batch });
+    await run(line);
+    expect((await fed(line)).get(batch)).toEqual([0, 1, 2, 3]);
+  });
+});
+
+describe("a canceled batch", () => {
+  const refOf = (batch: BatchId, index: number): AttemptRef => ({ account: ACCOUNT, batch, index, attempt: 1 });
+  const cancel = (line: Line, id: BatchId) => line.ledger.cancelBatch({ account: ACCOUNT, id }, line.clock());
+  const countsOf = async (line: Line, batch: BatchId) => (await line.ledger.standing(ACCOUNT, batch))?.counts;
+  const finishes = async (line: Line) => (await line.jobs(QUEUE_NAMES.finish)).map(({ id }) => id);
+  /** Delays of the polls to come, by index. */
+  const polls = async (line: Line) =>
+    new Map((await line.jobs(QUEUE_NAMES.follow(ACCOUNT))).map(({ id, delay }) => [parseErrandId(id)?.index, delay]));
+
+  /** Bought, and to be polled in an hour. */
+  async function buy(line: Line, ref: AttemptRef): Promise<void> {
+    const prediction = { id: predictionId(`p${ref.index}`), startedAtMs: NOON, deadlineAtMs: null };
+    await line.ledger.move(ref, "claim", { nowMs: NOON, nonce: "n" });
+    await line.ledger.move(ref, "bind", { nowMs: NOON, predictionId: prediction.id });
+    await line.queues.follow(ref, prediction, HOUR);
+  }
+
+  test("ends what waits, fed or not, wakes what runs, and is never fed again", async ({ line }) => {
+    await line.clear();
+    const batch = await line.submit(inputs(25));
+    await run(line);
+    for (const index of [0, 4]) await buy(line, refOf(batch, index));
+    await line.ledger.move(refOf(batch, 1), "claim", { nowMs: NOON, nonce: "n" });
+    await cancel(line, batch);
+    expect(await run(line)).toEqual({ kind: "snooze", untilMs: NOON + SECOND });
+    expect(await countsOf(line, batch)).toMatchObject({ waiting: 0, claimed: 1, running: 2, canceled: 22 });
+    expect(await polls(line)).toEqual(
+      new Map([
+        [0, 0],
+        [4, 0],
+      ]),
+    );
+    expect(await finishes(line), "three are left").toEqual([]);
+    expect(await line.ledger.untouched(ACCOUNT, NOON, 100)).toHaveLength(3);
+    expect(await line.ledger.cancelingBatches(ACCOUNT, 10)).toEqual([]);
+    await buyAll(line);
+    await run(line);
+    expect((await fed(line)).size).toBe(0);
+    expect((await line.ledger.standing(ACCOUNT, batch))?.cursor).toBe(25);
+  });
+
+  test("of which nothing was bought is finished at once, also while its account is paused and saving lags", async ({
+    line,
+  }) => {
+    await line.clear();
+    const batch = await line.submit(inputs(5));
+    const other = await line.submit(inputs(3), "other");
+    await line.ledger.pauseAccount(ACCOUNT, "credit");
+    await cancel(line, batch);
+    await run(line, { ...depsOf(line), savingBacklog: async () => 5_000 });
+    expect(await countsOf(line, batch)).toMatchObject({ waiting: 0, canceled: 5 });
+    expect(await finishes(line)).toEqual([batch]);
+    expect(await countsOf(line, other), "the other one waits").toMatchObject({ waiting: 3 });
+  });
+
+  test("is walked a stretch at a time, and the next one after it", async ({ line }) => {
+    await line.clear();
+    const large = await line.submit(inputs(4_100), "large");
+    const small = await line.submit(inputs(2), "small");
+    await buy(line, refOf(large, 4_050));
+    await cancel(line, large);
+    line.clock.forward(1);
+    await cancel(line, small);
+    const deps = depsOf(line);
+    const asked: (readonly [BatchId, number | null])[] = [];
+    await run(line, {
+      ...deps,
+      walkCancel: (account, batch, from, limit) => {
+        expect(limit).toBe(2_000);
+        asked.push([batch, from]);
+        return deps.walkCancel(account, batch, from, limit);
+      },
+    });
+    expect(asked).toEqual([
+      [large, null],
+      [large, 2_000],
+      [large, 4_000],
+      [large, 4_100],
+      [small, null],
+      [small, 2],
+    ]);
+    expect(await countsOf(line, large)).toMatchObject({ waiting: 0, running: 1, canceled: 4_099 });
+    expect(await finishes(line)).toEqual([small]);
+    expect(await polls(line)).toEqual(new Map([[4_050, 0]]));
+  });
+
+  test("that is too large for one feed is walked on in the next, and feeding goes on meanwhile", async ({ line }) => {
+    await line.clear();
+    const batch = await line.submit(inputs(150));
+    const other = await line.submit(inputs(3), "other");
+    await cancel(line, batch);
+    const deps = depsOf(line);
+    // A hundred stretches are all that one feed walks; so small ones leave the last rows to the next.
+    const walkCancel: FeedDeps["walkCancel"] = (account, id, from) => deps.walkCancel(account, id, from, 1);
+    await run(line, { ...deps, walkCancel });
+    expect(await countsOf(line, batch)).toMatchObject({ waiting: 50, canceled: 100 });
+    expect([...(await fed(line)).keys()]).toEqual([other]);
+    await run(line, { ...deps, walkCancel });
+    expect(await countsOf(line, batch)).toMatchObject({ waiting: 0, canceled: 150 });
+    expect(await finishes(line)).toEqual([batch]);
+  });
+
+  test.for([
+    ["all of whose items waited", [0]],
+    ["of which some run", [0, 1, 2]],
+  ] as const)("%s is ended as if nothing had happened, whenever its feed dies", async ([, ran], { line }) => {
+    const { undisturbed, crashes } = await everyCrash<BatchId, unknown>({
+      open: async () => {
+        await line.clear();
+        const batch = await line.submit(inputs(6));
+        for (const index of ran.slice(1)) await buy(line, refOf(batch, index));
+        await cancel(line, batch);
+        return batch;
+      },
+      run: (_batch, wrap) => run(line, wrap(depsOf(line))),
+      look: () => line.look(),
+    });
+    expect(crashes.map(({ diedAfter }) => diedAfter).filter((name) => /walk|wake|Finish/.test(name))).toEqual(
+      ran.length === 1
+        ? ["walkCancel", "enqueueFinish", "walkCancel"]
+        : ["walkCancel", "wakeFollow", "wakeFollow", "walkCancel"],
+    );
+    for (const { diedAfter, n, seen } of crashes) expect(seen, `died after ${diedAfter} (${n})`).toEqual(undisturbed);
+  });
 });
 
 describe("killed after any effect and run again,", () => {

@@ -28,6 +28,7 @@ async function endItem(line: Line, ref: AttemptRef, ending: Ending): Promise<voi
     ref,
     rowId: null,
     replyTo: null,
+    webhookEvents: [],
     predictionId: null,
     claimedAtMs: NOON,
     recordedAtMs: NOON,

@@ -24,8 +24,13 @@ type World = {
   readonly warnings: string[];
 };
 
-/** An item whose prediction p1 was created at noon, `ageMs` ago. */
-async function openWorld(line: Line, answer: Prediction | Error, ageMs = 10 * SECOND): Promise<World> {
+/** An item whose prediction p1 was created at noon, `ageMs` ago; `ownDeadlineMs`: its client's limit, from then on. */
+async function openWorld(
+  line: Line,
+  answer: Prediction | Error,
+  ageMs = 10 * SECOND,
+  ownDeadlineMs: number | null = null,
+): Promise<World> {
   await line.clear();
   const batch = await line.submit([{ prompt: "a" }]);
   const ref: AttemptRef = { account: ACCOUNT, batch, index: 0, attempt: 1 };
@@ -36,7 +41,12 @@ async function openWorld(line: Line, answer: Prediction | Error, ageMs = 10 * SE
   return {
     line,
     batch,
-    errand: { ...ref, predictionId: predictionId("p1"), startedAtMs: NOON },
+    errand: {
+      ...ref,
+      predictionId: predictionId("p1"),
+      startedAtMs: NOON,
+      deadlineAtMs: ownDeadlineMs === null ? null : NOON + ownDeadlineMs,
+    },
     answer: () => {
       if (answer instanceof Error) throw answer;
       return answer;
@@ -56,6 +66,7 @@ function depsOf({ line, answer, canceled, warnings }: World): FollowDeps {
       },
     },
     move: line.ledger.move,
+    takeMarks: line.ledger.takeMarks,
     keepEnding: (ref, ending) => keepEnding(line.bucket, ref, ending),
     enqueueCopy: line.queues.copy,
     enqueueRecord: line.queues.record,
@@ -191,7 +202,10 @@ describe("a prediction that", () => {
   test("is past its deadline is canceled and followed on, and in the end given up", async ({ line }) => {
     const running = predictionOf("p1", { status: "processing" });
     const overdue = await openWorld(line, running, deadlineMs);
-    expect(await run(overdue)).toEqual({ kind: "snooze", untilMs: NOON + deadlineMs + 30 * SECOND });
+    expect(await run(overdue), "what became of it is asked soon").toEqual({
+      kind: "snooze",
+      untilMs: NOON + deadlineMs + SECOND,
+    });
     expect(overdue.canceled).toEqual(["p1"]);
     expect((await stand(overdue)).state).toBe("running");
 
@@ -209,6 +223,157 @@ describe("a prediction that", () => {
     const cancel = () => Promise.reject(new ProviderError("no", { kind: "unknown" }));
     expect(await run(world, { ...deps, provider: { get, cancel } })).toMatchObject({ kind: "snooze" });
     expect(world.warnings).toHaveLength(1);
+  });
+});
+
+describe("a running prediction", () => {
+  const running = predictionOf("p1", { status: "processing" });
+  const canceled = predictionOf("p1", { status: "canceled", metrics: { predict_time: 0.5 } });
+  const cancelItem = async ({ line, errand }: World) => {
+    expect(await line.ledger.markItem(errand, "cancel")).toBe("running");
+  };
+  const cancelBatch = async ({ line, batch }: World) => {
+    expect(await line.ledger.cancelBatch({ account: ACCOUNT, id: batch }, line.clock())).toBe("done");
+  };
+  /** The provider's, with another answer to a cancel. */
+  const provides = (world: World, cancel: () => Promise<Prediction>): FollowDeps["provider"] => ({
+    get: async () => world.answer(),
+    cancel: (id) => {
+      world.canceled.push(id);
+      return cancel();
+    },
+  });
+
+  test.for([
+    ["item", cancelItem],
+    ["batch", cancelBatch],
+  ] as const)(
+    "whose %s a person canceled is canceled upstream, and that answer ends it",
+    async ([, cancel], { line }) => {
+      const world = await openWorld(line, running);
+      await cancel(world);
+      const deps = { ...depsOf(world), provider: provides(world, async () => canceled) };
+      expect(await run(world, deps)).toEqual({ kind: "done" });
+      expect(world.canceled).toEqual(["p1"]);
+      expect(await stand(world)).toMatchObject({
+        state: "recording",
+        ending: {
+          end: "canceled",
+          error: "the prediction was canceled at the provider",
+          answer: { status: "canceled" },
+        },
+        records: [errandId(world.errand)],
+      });
+    },
+  );
+
+  test("that nobody canceled isn't", async ({ line }) => {
+    const world = await openWorld(line, running);
+    await run(world);
+    expect(world.canceled).toEqual([]);
+  });
+
+  test("that was canceled, and isn't over yet, is polled in a second, and canceled again while it runs", async ({
+    line,
+  }) => {
+    const world = await openWorld(line, running, MINUTE);
+    await cancelItem(world);
+    for (let polls = 1; polls <= 2; polls++) {
+      expect(await run(world)).toEqual({ kind: "snooze", untilMs: line.clock() + SECOND });
+      expect(world.canceled).toHaveLength(polls);
+    }
+    expect((await stand(world)).state).toBe("running");
+  });
+
+  test("that succeeded before the cancel reached it is kept, with the output that a poll shows", async ({ line }) => {
+    const world = await openWorld(line, running);
+    await cancelItem(world);
+    // Without its output: what the cancel of a finished prediction answers isn't documented.
+    const deps = { ...depsOf(world), provider: provides(world, async () => succeeded(null)) };
+    expect(await run(world, deps)).toEqual({ kind: "snooze", untilMs: line.clock() + SECOND });
+    expect((await stand(world)).state).toBe("running");
+    const get = async () => succeeded([FILE]);
+    expect(await run(world, { ...deps, provider: { ...deps.provider, get } })).toEqual({ kind: "done" });
+    expect(await stand(world)).toMatchObject({ state: "copying", ending: { answer: { output: [FILE] } } });
+    expect(world.canceled, "no more than once").toEqual(["p1"]);
+  });
+
+  test("whose cancel is answered with another prediction isn't ended by that", async ({ line }) => {
+    const world = await openWorld(line, running);
+    await cancelItem(world);
+    const deps = { ...depsOf(world), provider: provides(world, async () => ({ ...canceled, id: predictionId("p2") })) };
+    expect(await run(world, deps)).toMatchObject({ kind: "snooze" });
+    expect((await stand(world)).state).toBe("running");
+  });
+
+  test.for<readonly [string, Error]>([
+    ["refused", new ProviderError("no", { kind: "refused", status: 422 })],
+    ["slowed down", new ProviderError("no", { kind: "refused", status: 429 })],
+    ["not answered", new ProviderError("no", { kind: "unknown" })],
+    ["answered with nonsense", new ProviderAnswerError("what is this", { status: 200 })],
+  ])("whose cancel is %s is polled on, as late as ever, and canceled again", async ([, failure], { line }) => {
+    const world = await openWorld(line, running, MINUTE);
+    await cancelItem(world);
+    const deps = { ...depsOf(world), provider: provides(world, () => Promise.reject(failure)) };
+    for (let polls = 1; polls <= 2; polls++) {
+      expect(await run(world, deps)).toEqual({ kind: "snooze", untilMs: line.clock() + 15 * SECOND });
+      expect(world.canceled).toHaveLength(polls);
+      expect(world.warnings).toHaveLength(polls);
+    }
+    expect((await stand(world)).state).toBe("running");
+  });
+
+  test("of a provider that cancels nothing is polled on, no more often than any other, and saved", async ({ line }) => {
+    const world = await openWorld(line, running, MINUTE);
+    await cancelBatch(world);
+    const { get } = depsOf(world).provider;
+    expect(await run(world, { ...depsOf(world), provider: { get } })).toEqual({
+      kind: "snooze",
+      untilMs: line.clock() + 15 * SECOND,
+    });
+    const done = async () => succeeded("words");
+    expect(await run(world, { ...depsOf(world), provider: { get: done } })).toEqual({ kind: "done" });
+    expect(await stand(world)).toMatchObject({ state: "recording", ending: { end: "saved" } });
+  });
+
+  test("that was woken while it was polled is polled again in a second, once", async ({ line }) => {
+    const world = await openWorld(line, running, MINUTE);
+    expect(await line.ledger.markItem(world.errand, "wake")).toBe("running");
+    expect(await run(world)).toEqual({ kind: "snooze", untilMs: line.clock() + SECOND });
+    expect(await run(world)).toEqual({ kind: "snooze", untilMs: line.clock() + 15 * SECOND });
+    expect(world.canceled).toEqual([]);
+  });
+
+  test("leaves the provider's word for where it stands; a poll that sees none leaves the last one", async ({
+    line,
+  }) => {
+    const world = await openWorld(line, running);
+    const status = async () => (await line.ledger.readItem(world.errand)).fields.status;
+    await run(world);
+    expect(await status()).toBe("processing");
+    const get = () => Promise.reject(new ProviderError("no", { kind: "unknown" }));
+    await run(world, { ...depsOf(world), provider: { get } });
+    expect(await status()).toBe("processing");
+  });
+
+  test("is canceled when its client's deadline has passed, and has failed then, as ours does", async ({ line }) => {
+    const early = await openWorld(line, running, 30 * SECOND, MINUTE);
+    expect(await run(early), "never polled past it").toEqual({ kind: "snooze", untilMs: NOON + 37.5 * SECOND });
+    expect(early.canceled).toEqual([]);
+
+    const late = await openWorld(line, running, MINUTE, MINUTE);
+    const deps = { ...depsOf(late), provider: provides(late, async () => canceled) };
+    expect(await run(late, deps)).toEqual({ kind: "done" });
+    expect(late.canceled).toEqual(["p1"]);
+    expect(await stand(late)).toMatchObject({ state: "recording", ending: { end: "failed" } });
+
+    const hopeless = await openWorld(line, running, MINUTE + graceMs, MINUTE);
+    expect(await run(hopeless)).toEqual({ kind: "done" });
+    expect((await stand(hopeless)).ending?.error).toMatch(/hadn't ended 16 minutes.*may still run/);
+
+    const generous = await openWorld(line, running, deadlineMs, 24 * HOUR);
+    await run(generous);
+    expect(generous.canceled, "ours is a bound for all").toEqual(["p1"]);
   });
 });
 
@@ -270,7 +435,7 @@ describe("killed after any effect and run again twice,", () => {
     ["a success with a long answer and files", succeeded([FILE, long]), 10_000, 4],
     ["a success without files", succeeded("text"), 10_000, 4],
     ["a failure", predictionOf("p1", { status: "failed", error: "no" }), 10_000, 4],
-    ["a poll of a running prediction", predictionOf("p1"), 10_000, 1],
+    ["a poll of a running prediction", predictionOf("p1"), 10_000, 2],
     ["a poll past the deadline", predictionOf("p1"), deadlineMs, 2],
     ["a prediction given up", predictionOf("p1"), deadlineMs + graceMs, 4],
   ])("%s ends as if nothing had happened", async ([, answer, ageMs, effects], { line }) => {
@@ -280,6 +445,37 @@ describe("killed after any effect and run again twice,", () => {
       look: ({ line: { look } }) => look(),
     });
     expect(crashes).toHaveLength(effects);
+    for (const { diedAfter, seen } of crashes) expect(seen, `died after ${diedAfter}`).toEqual(undisturbed);
+  });
+
+  test("a poll that cancels ends as if nothing had happened, and pays no longer for it", async ({ line }) => {
+    const { undisturbed, crashes } = await everyCrash({
+      open: async () => {
+        const world = await openWorld(line, predictionOf("p1", { status: "processing" }));
+        await line.ledger.markItem(world.errand, "cancel");
+        return world;
+      },
+      run: (world, wrap) => {
+        const deps = depsOf(world);
+        const over = predictionOf("p1", { status: "canceled" });
+        // From the cancel on, whoever asks hears that it is over.
+        const cancel = async () => {
+          world.canceled.push("p1");
+          return over;
+        };
+        const get = async () => (world.canceled.length > 0 ? over : world.answer());
+        return run(world, wrap({ ...deps, provider: { get, cancel } }));
+      },
+      look: ({ line: { look } }) => look(),
+    });
+    expect(crashes.map(({ diedAfter }) => diedAfter)).toEqual([
+      "get",
+      "takeMarks",
+      "cancel",
+      "keepEnding",
+      "move",
+      "enqueueRecord",
+    ]);
     for (const { diedAfter, seen } of crashes) expect(seen, `died after ${diedAfter}`).toEqual(undisturbed);
   });
 

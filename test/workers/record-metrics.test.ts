@@ -1,7 +1,7 @@
 import { describe, expect } from "vitest";
 import { keepEnding, readEnding } from "../../src/bucket/endings.ts";
 import { readReceipt, writeReceipt } from "../../src/bucket/records.ts";
-import { type AttemptRef, itemId, OBJECT_KEYS, QUEUE_NAMES } from "../../src/core/naming.ts";
+import { type AttemptRef, itemId, notifyJobId, OBJECT_KEYS, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
 import { answerOf, type CopiedFile, type Ending, type ResultLine } from "../../src/core/receipt.ts";
 import { MINUTE } from "../../src/core/time.ts";
@@ -31,12 +31,20 @@ const REPLIES = "producer-replies";
 
 type World = { readonly line: Line; readonly ref: AttemptRef };
 
-/** An item that has come to this ending, the first of `items`. */
-async function openWorld(line: Line, ending: Ending, { items = 1, replyTo = REPLIES } = {}): Promise<World> {
+/** An item that has come to this ending, the first of `items`; `webhookEvents`: what its client is told of, if anything. */
+async function openWorld(
+  line: Line,
+  ending: Ending,
+  { items = 1, replyTo = REPLIES, webhookEvents = "" } = {},
+): Promise<World> {
   await line.clear();
   const batch = await line.submit(Array.from({ length: items }, (_, n) => ({ prompt: `input ${n}` })));
   const ref: AttemptRef = { account: ACCOUNT, batch, index: 0, attempt: 1 };
-  const set = { row_id: "my id", ...(replyTo !== "" && { reply_to: replyTo }) };
+  const set = {
+    row_id: "my id",
+    ...(replyTo !== "" && { reply_to: replyTo }),
+    ...(webhookEvents !== "" && { webhook_events: webhookEvents }),
+  };
   await line.ledger.move(ref, "claim", { nowMs: NOON, nonce: "n", set });
   const kept = { nowMs: NOON, set: { ending: await keepEnding(line.bucket, ref, ending) } };
   if (ending.answer === null) {
@@ -57,6 +65,7 @@ function depsOf({ line }: World): RecordDeps {
     writeReceipt: (ref, receipt) => writeReceipt(bucket, ref, receipt),
     move: ledger.move,
     reply: queues.reply,
+    enqueueNotify: queues.notify,
     enqueueFinish: (ref) => queues.finish(ref.account, ref.batch),
     clock,
   };
@@ -92,7 +101,9 @@ test("a saved item has its receipt, its end, its sums, and its producer's answer
     started_at: null,
     completed_at: "2026-11-20T12:00:02.000Z",
     recorded_at: "2026-11-20T12:01:00.000Z",
+    prediction_status: "succeeded",
     reply_to: REPLIES,
+    webhook_events: [],
   });
   expect(await line.ledger.standing(ACCOUNT, batch)).toMatchObject({
     counts: { saved: 1, recording: 0 },
@@ -124,6 +135,71 @@ test("a refused input is a failed item, without a prediction, and costs nothing"
   });
   expect(await line.jobs(REPLIES), "nobody asked").toEqual([]);
   expect(await line.jobs(QUEUE_NAMES.finish), "another item is left").toEqual([]);
+});
+
+test("a failure is counted in its group, once, with its first item as the example; a saved one isn't", async ({
+  line,
+}) => {
+  const oom = (gb: number): Ending => ({
+    ...FAILED,
+    error: `CUDA out of memory: tried ${gb}.5 on ${"ab12".repeat(8)}`,
+  });
+  const world = await openWorld(line, oom(2), { items: 4 });
+  const more = async (index: number, ending: Ending) => {
+    const ref = { ...world.ref, index };
+    await line.ledger.move(ref, "claim", { nowMs: NOON, nonce: "n" });
+    await line.ledger.move(ref, "refuse", {
+      nowMs: NOON,
+      set: { ending: await keepEnding(line.bucket, ref, ending) },
+    });
+    return ref;
+  };
+  const refs = [world.ref, await more(1, FAILED), await more(2, oom(16)), await more(3, SAVED)];
+  for (const ref of [...refs, ...refs]) await recordMetrics(ref, depsOf(world));
+  expect(await line.ledger.failuresOf(ACCOUNT, world.ref.batch)).toEqual([
+    { error: "CUDA out of memory: tried N on ID", count: 2, example: 0 },
+    { error: "NSFW", count: 1, example: 1 },
+  ]);
+  expect(await line.ledger.latestSaved(ACCOUNT, world.ref.batch), "the one with files").toEqual([3]);
+});
+
+test("an item that is saved without files, or canceled, is neither a failure nor among the latest", async ({
+  line,
+}) => {
+  for (const ending of [
+    { ...SAVED, copied: [] },
+    { ...FAILED, end: "canceled" },
+  ] as const) {
+    const world = await openWorld(line, ending);
+    await run(world);
+    expect(await line.ledger.failuresOf(ACCOUNT, world.ref.batch)).toEqual([]);
+    expect(await line.ledger.latestSaved(ACCOUNT, world.ref.batch)).toEqual([]);
+  }
+});
+
+test("an error that holds half a character is recorded like any other", async ({ line }) => {
+  const world = await openWorld(line, { ...FAILED, error: "odd: \ud83e and \u0000" });
+  await run(world);
+  expect(await line.ledger.failuresOf(ACCOUNT, world.ref.batch)).toEqual([
+    { error: "odd: \ufffd and \u0000", count: 1, example: 0 },
+  ]);
+});
+
+test("a client's webhook is to be called once for the end, if it wants to know more than the beginning", async ({
+  line,
+}) => {
+  const toldOf = async (webhookEvents: string, ending = SAVED) => {
+    const world = await openWorld(line, ending, { webhookEvents });
+    await Promise.allSettled([run(world), run(world)]);
+    await run(world);
+    expect((await readReceipt(line.bucket, world.ref))?.webhook_events.join(",")).toBe(webhookEvents);
+    return (await line.jobs(QUEUE_NAMES.notify)).map(({ id }) => (id === notifyJobId(world.ref, "end") ? "end" : id));
+  };
+  expect(await toldOf("")).toEqual([]);
+  expect(await toldOf("start")).toEqual([]);
+  expect(await toldOf("start,output,logs,completed")).toEqual(["end"]);
+  expect(await toldOf("completed", FAILED)).toEqual(["end"]);
+  expect(await toldOf("logs")).toEqual(["end"]);
 });
 
 test("a receipt that stands in the bucket is adopted, whatever this run would have written", async ({ line }) => {
@@ -160,24 +236,25 @@ test("twice at once is once", async ({ line }) => {
 });
 
 describe("killed after any effect and run again twice,", () => {
-  test.for<readonly [string, Ending, effects: number]>([
+  test.for<readonly [string, Ending, effects: number, webhookEvents?: string]>([
     ["the record of a saved item", SAVED, 6],
     ["the record of a failed item", FAILED, 6],
+    ["the record of an item whose client has a webhook", SAVED, 7, "completed"],
     [
       "the record of a long answer",
       { ...SAVED, answer: { ...answerOf(PREDICTION), output: "x".repeat(9_000) }, copied: [] },
       6,
     ],
-  ])("%s ends as if nothing had happened", async ([, ending, effects], { line }) => {
+  ])("%s ends as if nothing had happened", async ([, ending, effects, webhookEvents = ""], { line }) => {
     const { undisturbed, crashes } = await everyCrash({
-      open: () => openWorld(line, ending),
+      open: () => openWorld(line, ending, { webhookEvents }),
       run: (world, wrap) => run(world, wrap(depsOf(world))),
       look: ({ line: { look } }) => look(),
     });
     expect(crashes.map(({ diedAfter }) => diedAfter)).toHaveLength(effects);
     for (const { diedAfter, seen } of crashes) expect(seen, `died after ${diedAfter}`).toEqual(undisturbed);
     expect(Object.keys(undisturbed.errands).toSorted()).toEqual(
-      [QUEUE_NAMES.feed, QUEUE_NAMES.finish, REPLIES].toSorted(),
+      [QUEUE_NAMES.feed, QUEUE_NAMES.finish, REPLIES, ...(webhookEvents === "" ? [] : [QUEUE_NAMES.notify])].toSorted(),
     );
   });
 });

@@ -1,0 +1,53 @@
+/**
+ * Cancels one item. One that waits ends at once, unbought. One that is bought is marked, and its next poll, which is
+ * brought forward, cancels it at the provider; what succeeded anyway is kept. Recorded in the bucket first.
+ */
+
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Bucket } from "../bucket/bucket.ts";
+import type { StoredRow } from "../bucket/input-parts.ts";
+import { writeBatchAct } from "../bucket/records.ts";
+import { type ItemState, isEnd } from "../core/item.ts";
+import { type AttemptRef, itemId } from "../core/naming.ts";
+import { SECOND } from "../core/time.ts";
+import type { Ledger } from "../ledger/ledger.ts";
+import type { Queues } from "../queues/enqueue.ts";
+import { CANCELED_BY_A_PERSON, type WithdrawDeps, withdrawItem } from "./withdraw-item.ts";
+
+export type CancelDeps = WithdrawDeps & {
+  readonly bucket: Bucket;
+  readonly ledger: Pick<Ledger, "move" | "markItem" | "nextAct">;
+  readonly queues: WithdrawDeps["queues"] & Pick<Queues, "wakeFollow">;
+};
+
+/** Between a claim and its give-back an item is hard to catch: the withdrawal is tried so often. */
+const ROUNDS = 100;
+
+/** Answers where the item stands now; an item that has ended stays as it is. */
+export async function cancelItem(
+  { state, ...ref }: AttemptRef & { readonly state: ItemState },
+  row: StoredRow,
+  deps: CancelDeps,
+): Promise<ItemState> {
+  if (isEnd(state)) return state;
+  const { account, batch, index } = ref;
+  const number = await deps.ledger.nextAct({ account, id: batch });
+  await writeBatchAct(deps.bucket, batch, number, { act: "cancel", items: [index] }, deps.clock());
+
+  for (let round = 0; round < ROUNDS; round++) {
+    const withdrawn = await withdrawItem(ref, row, CANCELED_BY_A_PERSON, deps);
+    if (withdrawn.answer !== "lost") return "canceled";
+    const stands = await deps.ledger.markItem(ref, "cancel");
+    // A mark needs somebody who works on the item. It waits again: nobody does.
+    if (stands === "waiting") continue;
+    // Refused while a poll runs: that one may have looked for marks a moment too early.
+    if (stands === "running" && !(await deps.queues.wakeFollow(ref))) {
+      await sleep(SECOND);
+      await deps.queues.wakeFollow(ref);
+    }
+    return stands ?? state;
+  }
+  throw new Error(
+    `item ${itemId(batch, index)} was claimed and given back ${ROUNDS} times while it was to be canceled`,
+  );
+}

@@ -1,0 +1,98 @@
+/**
+ * Predictions by their id, at one question to Redis each: what was asked for and what was recorded never change, so both
+ * are kept in memory, within bounds, and only where the item stands is asked every time.
+ */
+
+import { LRUCache } from "lru-cache";
+import type { Bucket } from "../bucket/bucket.ts";
+import type { StoredRow } from "../bucket/input-parts.ts";
+import { readReceipt } from "../bucket/records.ts";
+import { type ItemState, isEnd } from "../core/item.ts";
+import { type AccountName, type AttemptRef, type ItemId, itemId, parseItemId } from "../core/naming.ts";
+import { type AskedFor, type PredictionLinks, type PredictionView, predictionView } from "../core/prediction-view.ts";
+import type { Receipt } from "../core/receipt.ts";
+import type { Ledger, OpenItemFields } from "../ledger/ledger.ts";
+import { askedForBy } from "./describe-prediction.ts";
+import { findItem } from "./find-item.ts";
+
+/** What never changes of an item. */
+type Known = {
+  readonly tenant: string;
+  readonly account: AccountName;
+  readonly row: StoredRow;
+  readonly asked: AskedFor;
+};
+
+export type FoundPrediction = AttemptRef &
+  Known & { readonly id: ItemId; readonly state: ItemState; readonly fields: Partial<OpenItemFields> };
+
+export type Predictions = {
+  /** What was just admitted needn't be read back. */
+  readonly remember: (id: ItemId, tenant: string, account: AccountName, row: StoredRow) => void;
+  /** Null: there is no such item, or it is another tenant's. */
+  readonly find: (text: string, tenant: string) => Promise<FoundPrediction | null>;
+  /** The receipt of an item that has ended; null where it ended without one. */
+  readonly receiptOf: (found: AttemptRef & { readonly state: ItemState }) => Promise<Receipt | null>;
+  readonly view: (found: FoundPrediction, links: PredictionLinks) => Promise<PredictionView>;
+};
+
+const CACHE_BYTES = 64 * 1024 * 1024;
+/** What an entry costs beside its text, about. */
+const ENTRY_BYTES = 1_000;
+
+export function openPredictions(deps: {
+  readonly bucket: Bucket;
+  readonly ledger: Pick<Ledger, "accountOf" | "standing" | "readItem" | "readStates" | "partOf">;
+}): Predictions {
+  const known = new LRUCache<ItemId, Known>({ maxSize: CACHE_BYTES, sizeCalculation: ({ row }) => sizeOf(row) });
+  const receipts = new LRUCache<string, Receipt>({ maxSize: CACHE_BYTES, sizeCalculation: sizeOf });
+
+  async function receiptOf({ state, ...ref }: AttemptRef & { readonly state: ItemState }): Promise<Receipt | null> {
+    if (!isEnd(state)) return null;
+    const key = `${ref.batch}-${ref.index}-${ref.attempt}`;
+    const kept = receipts.get(key) ?? (await readReceipt(deps.bucket, ref));
+    if (kept !== null) receipts.set(key, kept);
+    return kept;
+  }
+
+  return {
+    remember(id, tenant, account, row) {
+      known.set(id, { tenant, account, row, asked: askedForBy(id, row, { openedAtMs: 0 }) });
+    },
+
+    async find(text, tenant) {
+      const place = parseItemId(text);
+      if (place === null) return null;
+      const id = itemId(place.batch, place.index);
+      const kept = known.get(id);
+      if (kept !== undefined) {
+        if (kept.tenant !== tenant) return null;
+        // Most that are asked for have ended, and then there is nothing else to read.
+        const [item] = await deps.ledger.readStates(kept.account, place.batch, place.index, 1);
+        if (item !== undefined && isEnd(item.state)) return { ...kept, ...place, ...item, id, fields: {} };
+        return { ...kept, ...place, id, ...(await deps.ledger.readItem({ account: kept.account, ...place })) };
+      }
+      const found = await findItem(deps, text);
+      if (found === null || found.of.tenant !== tenant) return null;
+      const { of, row, ...item } = found;
+      const fresh = { tenant, account: item.account, row, asked: askedForBy(id, row, of) };
+      known.set(id, fresh);
+      return { ...fresh, ...item, id };
+    },
+
+    receiptOf,
+
+    async view(found, links) {
+      const receipt = await receiptOf(found);
+      return predictionView(
+        found.asked,
+        { state: found.state, polledStatus: found.fields.status ?? null, receipt },
+        links,
+      );
+    },
+  };
+}
+
+function sizeOf(value: unknown): number {
+  return JSON.stringify(value).length + ENTRY_BYTES;
+}
