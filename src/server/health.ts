@@ -4,7 +4,7 @@ import type { FastifyPluginAsync } from "fastify";
 import type { Redis } from "ioredis";
 import type { Bucket } from "../bucket/bucket.ts";
 import { SECOND } from "../core/time.ts";
-import { sendProblem } from "./problems.ts";
+import { sendOutage } from "./problems.ts";
 
 export type HealthDeps = {
   readonly redis: Pick<Redis, "ping">;
@@ -28,7 +28,7 @@ export function health({ redis, bucket }: HealthDeps): FastifyPluginAsync {
           faultOf(`the bucket ${bucket.url}`, bucket.head(PROBE_KEY), BUCKET_DEADLINE_MS),
         ])
       ).filter((fault) => fault !== null);
-      return faults.length === 0 ? { status: "ready" } : sendProblem(reply, 503, faults.join("; "));
+      return faults.length === 0 ? { status: "ready" } : sendOutage(reply, faults.join("; "));
     });
   };
 }

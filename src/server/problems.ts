@@ -1,13 +1,66 @@
-/** Every error leaves as problem+json (RFC 9457): a title, the status, and what can be told without secrets. */
+/**
+ * Every error leaves as problem+json (RFC 9457): a title, the status, and what can be told without secrets. A body that
+ * can't be read as what it should be is told in the shape of Replicate's API: `invalid_fields`, a line for each.
+ */
 
 import { STATUS_CODES } from "node:http";
-import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest, FastifyServerOptions } from "fastify";
+import { BatchForgotten } from "../batches/forgotten-batch.ts";
+import { CannotHold } from "../batches/hold-batch.ts";
+import { RowsError } from "../batches/rows-error.ts";
+import { IdentityTaken, InputRefused } from "../batches/single-input.ts";
+import { BadRows } from "../batches/submit-batch.ts";
+import { BucketError } from "../bucket/bucket.ts";
+import { REQUIRED } from "./schemas.ts";
+
+export type InvalidField = { readonly type: string; readonly field: string; readonly description: string };
+
+type Problem = {
+  readonly status: number;
+  readonly detail: string;
+  readonly title?: string;
+  readonly retryAfterSeconds?: number;
+  readonly more?: Readonly<Record<string, unknown>>;
+};
+
+/** Thrown by whoever handles a request; the message is for the asker. */
+export class HttpProblem extends Error {
+  override readonly name = "HttpProblem";
+  readonly problem: Problem;
+
+  constructor(status: number, detail: string, more: Omit<Problem, "status" | "detail"> = {}) {
+    super(detail);
+    this.problem = { status, detail, ...more };
+  }
+}
+
+const INVALID = "Input validation failed";
+const NO_BODY: InvalidField = { type: "required", field: "", description: "body is required" };
+/** Soon enough to go on by itself, rare enough to let what is down come up. */
+const RETRY_AFTER_SECONDS = 5;
 
 export function sendProblem(reply: FastifyReply, status: number, detail: string): FastifyReply {
-  return reply
-    .code(status)
-    .type("application/problem+json")
-    .send(Buffer.from(JSON.stringify({ title: STATUS_CODES[status] ?? "Error", status, detail }))); // JSON has no charset
+  return send(reply, { status, detail });
+}
+
+/** For what is out of reach, and will be back. */
+export function sendOutage(reply: FastifyReply, detail: string): FastifyReply {
+  return send(reply, outage(detail));
+}
+
+export function typeNotTaken(type: string | undefined): HttpProblem {
+  const given = type === undefined ? "a body without a Content-Type" : JSON.stringify(type.slice(0, 100));
+  return new HttpProblem(
+    415,
+    `${given} isn't taken here: JSON comes as application/json, the rows of a batch as application/x-ndjson`,
+  );
+}
+
+export function invalidInput(fields: readonly InvalidField[]): HttpProblem {
+  const detail = fields
+    .map(({ field, description }) => `- ${field === "" ? "" : `${field}: `}${description}\n`)
+    .join("");
+  return new HttpProblem(422, detail, { title: INVALID, more: { invalid_fields: fields } });
 }
 
 /** For what no route handles, and for what a route throws. The cause of a 5xx goes to the log, not to the asker. */
@@ -16,14 +69,103 @@ export function answerProblems(app: FastifyInstance): void {
     sendProblem(reply, 404, `there is nothing at ${request.method} ${pathOf(request)}`),
   );
   app.setErrorHandler((error: FastifyError, request, reply) => {
-    const status = error.statusCode ?? 500;
-    if (status < 500) return sendProblem(reply, status, error.message);
-    request.log.error({ err: error, path: pathOf(request) }, "a request failed");
-    return sendProblem(reply, status, "the server failed to answer this; its log says why");
+    const problem = problemOf(error, request);
+    if (problem.status >= 500) request.log.error({ err: error, path: pathOf(request) }, "a request failed");
+    return send(reply, problem);
   });
 }
 
+/** For addresses that no route can be looked up by. */
+export const answerBadUrls: NonNullable<FastifyServerOptions["frameworkErrors"]> = (error, _request, reply) => {
+  if (error.code === "FST_ERR_MAX_PARAM_LENGTH") return sendProblem(reply, 414, "a part of the URL is too long");
+  return sendProblem(reply, 400, "the URL holds what no URL can: is a % in it meant as %25?");
+};
+
+function send(reply: FastifyReply, { status, detail, title, retryAfterSeconds, more }: Problem): FastifyReply {
+  if (retryAfterSeconds !== undefined) reply.header("retry-after", Math.max(Math.ceil(retryAfterSeconds), 1));
+  const body = { title: title ?? STATUS_CODES[status] ?? "Error", status, detail, ...more };
+  return reply
+    .code(status)
+    .type("application/problem+json")
+    .send(Buffer.from(JSON.stringify(body))); // JSON has no charset
+}
+
+/** What can be told of an error, whoever threw it. */
+export function problemOf(error: FastifyError, { headers, body }: FastifyRequest): Problem {
+  if (error instanceof HttpProblem) return error.problem;
+  if (error.code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") return typeNotTaken(headers["content-type"]).problem;
+  if (error.validationContext === "body" && body === undefined) return invalidInput([NO_BODY]).problem;
+  if (error.validation !== undefined) return invalidInput(fieldsOf(error)).problem;
+  if (error instanceof IdentityTaken) return { status: 422, title: "Idempotency-Key taken", detail: error.message };
+  if (error instanceof InputRefused || error instanceof RowsError) {
+    return invalidInput([{ type: "invalid_input", field: "", description: error.message }]).problem;
+  }
+  if (error instanceof BadRows) return badRows(error);
+  if (error instanceof CannotHold || error instanceof BatchForgotten) return { status: 409, detail: error.message };
+  const down = outageOf(error);
+  if (down !== null) return outage(down);
+  const status = error.statusCode ?? 500;
+  if (status < 500) return { status, detail: error.message };
+  if (status === 503) return { status, detail: "the server is closing", retryAfterSeconds: 1 };
+  return { status, detail: "the server failed to answer this; its log says why" };
+}
+
+function outage(detail: string): Problem {
+  return { status: 503, detail, retryAfterSeconds: RETRY_AFTER_SECONDS };
+}
+
+function badRows({ rows, more, message }: BadRows): Problem {
+  const shown = rows.map(({ line, reason }) => `- line ${line}: ${reason}\n`).join("");
+  return {
+    status: 422,
+    title: INVALID,
+    detail: `${message}\n${shown}`,
+    more: { invalid_rows: rows, more_invalid_rows: more },
+  };
+}
+
+/** What doesn't answer and will again, by the errors of those who asked it. */
+function outageOf(error: Error): string | null {
+  if (error instanceof BucketError && error.code !== "bad-key" && error.code !== "too-large") {
+    return `the bucket can't be used at the moment (${error.code}); nothing was lost, try again`;
+  }
+  const { code, name, message } = error as NodeJS.ErrnoException;
+  const isRedis =
+    name === "MaxRetriesPerRequestError" ||
+    (name === "ReplyError" && /^(LOADING|OOM|READONLY|MISCONF|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY) /.test(message)) ||
+    /^(Connection is closed|Command timed out|Stream isn't writeable)/.test(message);
+  if (isRedis || code === "ECONNREFUSED") return "Redis doesn't answer at the moment; nothing was lost, try again";
+  if (code === "ENOSPC" || code === "EDQUOT") return "no space is left on the server; try again";
+  return null;
+}
+
+function fieldsOf({ validation = [], validationContext }: FastifyError): readonly InvalidField[] {
+  return validation.flatMap((entry) => {
+    const { keyword: type, params, message = "is invalid" } = entry;
+    const field = fieldName(entry.instancePath, validationContext);
+    // What fastify-type-provider-zod makes of zod's issues: the code is the keyword, the rest are the parameters.
+    if (type === "unrecognized_keys" && Array.isArray(params["keys"])) {
+      return params["keys"].map((key: unknown) => ({
+        type: "additional_property_not_allowed",
+        field,
+        description: `Additional property ${String(key)} is not allowed`,
+      }));
+    }
+    if (message === REQUIRED || (type === "invalid_type" && message.endsWith("received undefined"))) {
+      const path = field.split(".");
+      const missing = path.at(-1) || (validationContext ?? "it");
+      return [{ type: "required", field: path.slice(0, -1).join("."), description: `${missing} is required` }];
+    }
+    return [{ type, field, description: message }];
+  });
+}
+
+function fieldName(instancePath: string, context: string | undefined): string {
+  const path = instancePath.split("/").filter((part) => part !== "");
+  return [...(context === "body" || context === undefined ? [] : [context]), ...path].join(".");
+}
+
 /** Without its query, which may hold what shouldn't be repeated. */
-function pathOf(request: FastifyRequest): string {
+export function pathOf(request: FastifyRequest): string {
   return request.url.split("?", 1)[0]?.slice(0, 200) ?? "/";
 }

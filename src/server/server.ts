@@ -1,42 +1,153 @@
 /**
- * The HTTP side of Outlast as one Fastify app: health, and the dashboard. `buildServer` listens to nothing; `listen`
- * does, and to loopback alone, since nothing here asks who is asking.
+ * The HTTP side of Outlast as one Fastify app: the queue API under `/v1`, the pages, the board, health. `buildServer`
+ * listens to nothing; `listen` does.
  *
- * For the same reason a request is refused whose Host names another machine: a page on the web could otherwise have
- * a browser on this one read the dashboard to it, under a name of its own that it points at 127.0.0.1.
+ * Without API keys nobody is asked who they are: then it listens to loopback alone, and refuses a request whose Host
+ * names another machine - a page on the web could otherwise have a browser on this one read everything to it, under a
+ * name of its own that it points at 127.0.0.1.
  */
 
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from "fastify";
+import { validatorCompiler } from "fastify-type-provider-zod";
 import ipaddr from "ipaddr.js";
 import type { Logger } from "pino";
-import { type DashboardDeps, dashboard } from "../dashboard/dashboard.ts";
+import { openAdmission } from "../batches/admit-single.ts";
+import { openPredictions } from "../batches/read-predictions.ts";
+import { reportBatch } from "../batches/report-batch.ts";
+import type { AdmittingAccount } from "../batches/single-input.ts";
+import { parseHostRule } from "../bucket/addresses.ts";
+import type { Config } from "../config.ts";
+import { SECOND } from "../core/time.ts";
+import { type DashboardDeps, openDashboard } from "../dashboard/dashboard.ts";
+import type { Ledger } from "../ledger/ledger.ts";
+import type { Queues } from "../queues/enqueue.ts";
+import { requireKey, requirePerson } from "./access.ts";
+import { accountRoutes } from "./account.ts";
+import { openBatchWatch } from "./batch-watch.ts";
+import { batchRoutes } from "./batches.ts";
+import { type BodyTimeouts, readBodies } from "./bodies.ts";
+import { answerClientErrors } from "./client-errors.ts";
+import { type Client, openClients } from "./clients.ts";
+import { fileRoutes } from "./files.ts";
 import { type HealthDeps, health } from "./health.ts";
-import { answerProblems, sendProblem } from "./problems.ts";
+import { openHolds } from "./holds.ts";
+import { openLimits } from "./limits.ts";
+import { openLinks } from "./links.ts";
+import { answerOtherMethods } from "./methods.ts";
+import { describeApi } from "./openapi.ts";
+import { predictionRoutes } from "./predictions.ts";
+import { answerBadUrls, answerProblems, sendProblem } from "./problems.ts";
 
-export type ServerDeps = HealthDeps & DashboardDeps & { readonly log: Logger };
+export type ServerDeps = HealthDeps &
+  Pick<DashboardDeps, "redis" | "bucket" | "emulated"> & {
+    readonly config: Pick<Config, "apiKeys" | "apiLimits" | "publicUrl" | "webhookHosts">;
+    readonly ledger: Ledger;
+    readonly queues: Queues;
+    readonly accounts: readonly (AdmittingAccount & { readonly baseUrl: string; readonly createsPerMinute: number })[];
+    readonly log: Logger;
+    readonly timeouts?: Partial<BodyTimeouts & { readonly headersMs: number }>;
+  };
 
 /** The server can't listen; the message is one line that says what to do. */
 export class ListenError extends Error {
   override readonly name = "ListenError";
 }
 
+/** From the first byte of a request, or the beginning of its connection, to the end of its headers. */
+const HEADERS_MS = 10 * SECOND;
+
 export async function buildServer(deps: ServerDeps): Promise<FastifyInstance> {
+  const { bucket, ledger, queues, accounts, config } = deps;
+  const { headersMs = HEADERS_MS, ...bodyTimeouts } = deps.timeouts ?? {};
+  const clock = Date.now;
+  const clients = openClients(config.apiKeys);
+  const limits = openLimits(config.apiLimits);
+  const links = openLinks({ ledger, publicUrl: config.publicUrl, clock });
+  const predictions = openPredictions({ bucket, ledger });
+  const holds = openHolds(ledger);
+  const watch = openBatchWatch((id) => reportBatch(ledger, id));
+
   // A board that is open polls every few seconds: a line per request would bury everything else.
   const app = Fastify({
     loggerInstance: quiet(deps.log),
     logController: new LogController({ disableRequestLogging: true }),
+    clientErrorHandler: answerClientErrors,
+    frameworkErrors: answerBadUrls,
+    forceCloseConnections: "idle",
+    http: { headersTimeout: headersMs, connectionsCheckingInterval: headersMs / 2 },
+    routerOptions: { maxParamLength: 200 },
   });
+  app.decorateRequest("client");
+  app.setValidatorCompiler(validatorCompiler);
+  app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   answerProblems(app);
+  readBodies(app, bodyTimeouts);
+  if (clients.open) requireLoopbackHost(app);
+  // Whoever is held or watches is let go before the server waits for its requests to end.
+  app.addHook("preClose", async () => {
+    holds.close();
+    watch.close();
+  });
+
+  const otherMethods = answerOtherMethods(app);
+  await describeApi(app);
+  await app.register(health(deps));
+  await app.register(
+    async (api) => {
+      requireKey(api, { clients, limits });
+      const services = { bucket, ledger, queues, clock };
+      await api.register(
+        predictionRoutes({
+          accounts,
+          admission: openAdmission(services),
+          predictions,
+          listing: services,
+          canceling: services,
+          holds,
+          links,
+          webhookHosts: ["*", ...config.webhookHosts].map(parseHostRule),
+        }),
+      );
+      await api.register(
+        batchRoutes({
+          accounts,
+          submitting: services,
+          holding: services,
+          results: services,
+          ledger,
+          watch,
+          limits,
+          links,
+        }),
+      );
+      await api.register(fileRoutes({ bucket, finding: services, predictions, clients, links }));
+      await api.register(accountRoutes({ ledger }));
+    },
+    { prefix: "/v1" },
+  );
+  const mayOpenBoard = ({ role }: Client) => role === "operator" || !clients.severalTenants;
+  const dashboard = openDashboard({ ...deps, predictions, links, mayOpenBoard, open: clients.open, clock });
+  app.addHook("onClose", dashboard.close);
+  await app.register(async (pages) => {
+    requirePerson(pages, { clients, limits });
+    await pages.register(dashboard.pages);
+  });
+  await app.register(async (board) => {
+    requirePerson(board, { clients, limits }, mayOpenBoard);
+    await board.register(dashboard.board);
+  });
+  app.get("/", async (_request, reply) => reply.redirect("/batches"));
+  otherMethods();
+  await app.ready();
+  return app;
+}
+
+function requireLoopbackHost(app: FastifyInstance): void {
   app.addHook("onRequest", async (request, reply) => {
     if (!isLoopbackHost(request.hostname)) {
       return sendProblem(reply, 421, "this server answers to the names of loopback only: localhost or 127.0.0.1");
     }
   });
-  await app.register(health(deps));
-  await app.register(dashboard(deps));
-  app.get("/", async (_request, reply) => reply.redirect("/queues"));
-  await app.ready();
-  return app;
 }
 
 /** Fastify tells where it listens; whoever started it tells that better. */
@@ -45,17 +156,17 @@ function quiet(log: Logger): FastifyBaseLogger {
 }
 
 /** Throws ListenError before anything is opened, so that a mistake costs nothing. */
-export function requireLoopback(host: string): void {
-  if (!isLoopbackHost(host)) {
-    throw new ListenError(
-      `the server has no API keys yet, so it listens on loopback only: set OUTLAST_HOST to 127.0.0.1, not ${host}`,
-    );
-  }
+export function requireKeysBeyondLoopback({ host, apiKeys }: Pick<Config, "host" | "apiKeys">): void {
+  if (apiKeys.length > 0 || isLoopbackHost(host)) return;
+  throw new ListenError(
+    `without API keys the server listens on loopback only: set OUTLAST_API_KEYS, or OUTLAST_HOST to 127.0.0.1, not ${host}`,
+  );
 }
 
 /** Answers the address a person can open. */
-export async function listen(app: FastifyInstance, host: string, port: number): Promise<string> {
-  requireLoopback(host);
+export async function listen(app: FastifyInstance, config: Pick<Config, "host" | "port" | "apiKeys">): Promise<string> {
+  requireKeysBeyondLoopback(config);
+  const { host, port } = config;
   try {
     const address = new URL(await app.listen({ host, port }));
     return `http://${host.includes(":") ? `[${host}]` : host}:${address.port}`;

@@ -1,0 +1,80 @@
+/**
+ * Who may pass: asks whoever comes for a key, in the way that fits - programs by `WWW-Authenticate: Bearer`, browsers by a
+ * dialogue - and counts their requests.
+ */
+
+import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { Client, Clients } from "./clients.ts";
+import type { Limits } from "./limits.ts";
+import { HttpProblem, sendProblem } from "./problems.ts";
+
+declare module "fastify" {
+  interface FastifyRequest {
+    /** Who asks. Set before any route that isn't `open` runs. */
+    client: Client;
+  }
+  interface FastifyContextConfig {
+    /** Whoever only looks may not. */
+    writes?: boolean;
+    /** Decides for itself who may pass. */
+    open?: boolean;
+  }
+}
+
+export type AccessDeps = { readonly clients: Clients; readonly limits: Limits };
+
+/** For routes that programs ask. */
+export function requireKey(app: FastifyInstance, { clients, limits }: AccessDeps): void {
+  app.addHook("onRequest", async (request, reply) => {
+    const { config } = request.routeOptions;
+    if (config.open === true) return;
+    const client = clients.identify(request.headers.authorization);
+    if (client === null) {
+      reply.header("www-authenticate", 'Bearer realm="outlast"');
+      return sendProblem(reply, 401, "this needs an API key, as Authorization: Bearer …");
+    }
+    request.client = client;
+    await limits.take(client, "requests", 1);
+    if (config.writes === true && client.role === "viewer") {
+      throw new HttpProblem(403, "this key may look, but not change anything");
+    }
+  });
+  app.addHook("preValidation", async ({ client, bodyBytes }) => {
+    if (bodyBytes > 0) await limits.take(client, "bytes", bodyBytes);
+  });
+}
+
+/** For pages that people open in a browser. `mayOpen`: whose pages these are. */
+export function requirePerson(
+  app: FastifyInstance,
+  { clients, limits }: AccessDeps,
+  mayOpen: (client: Client) => boolean = () => true,
+): void {
+  app.addHook("onRequest", async (request, reply) => {
+    const client = clients.identify(request.headers.authorization);
+    if (client === null) {
+      reply.header(
+        "www-authenticate",
+        'Basic realm="Outlast: any name, and an API key as the password", charset="UTF-8"',
+      );
+      return sendProblem(reply, 401, "this needs an API key, as the password; the name is free");
+    }
+    request.client = client;
+    await limits.take(client, "requests", 1);
+    if (!mayOpen(client)) {
+      return sendProblem(reply, 403, "the board shows every tenant's jobs: it takes the key of an operator");
+    }
+    if (request.method !== "GET" && request.method !== "HEAD") {
+      if (client.role === "viewer") return sendProblem(reply, 403, "this key may look, but not change anything");
+      if (!comesFromOurPage(request)) return sendProblem(reply, 403, "this was sent by another site's page");
+    }
+  });
+}
+
+/** A browser sends the password by itself, whoever's page asks it to: so what changes something must come from ours. */
+function comesFromOurPage({ headers, host }: FastifyRequest): boolean {
+  const site = headers["sec-fetch-site"];
+  if (site !== undefined) return site === "same-origin";
+  // Behind a proxy that speaks TLS, the scheme isn't ours to compare.
+  return headers.origin !== undefined && URL.parse(headers.origin)?.host === host;
+}

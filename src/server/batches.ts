@@ -1,0 +1,250 @@
+/**
+ * Batches over HTTP: rows as a stream of any length, how they stand, what became of them, and a person's three words:
+ * pause, resume, cancel.
+ */
+
+import { Readable } from "node:stream";
+import type { FastifyRequest } from "fastify";
+import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
+import type { z } from "zod";
+import { type HoldDeps, holdBatch } from "../batches/hold-batch.ts";
+import { type ResultsSource, readResults } from "../batches/read-results.ts";
+import { readRows } from "../batches/read-rows.ts";
+import { type BatchReport, reportOf } from "../batches/report-batch.ts";
+import { type AdmittingAccount, chooseAccount } from "../batches/single-input.ts";
+import { type RowReading, type SubmitDeps, submitBatch } from "../batches/submit-batch.ts";
+import { type BatchId, itemId, parseBatchId } from "../core/naming.ts";
+import type { Target } from "../core/prediction.ts";
+import { readTargetChoice } from "../core/rows.ts";
+import type { BatchStanding, Ledger } from "../ledger/ledger.ts";
+import type { BatchWatch } from "./batch-watch.ts";
+import type { Client } from "./clients.ts";
+import type { Limits } from "./limits.ts";
+import type { Links } from "./links.ts";
+import { HttpProblem, invalidInput, typeNotTaken } from "./problems.ts";
+import * as schemas from "./schemas.ts";
+import { type ServerSentEvent, sendEvents } from "./server-sent-events.ts";
+
+export type BatchesDeps = {
+  readonly accounts: readonly AdmittingAccount[];
+  readonly submitting: SubmitDeps;
+  readonly holding: HoldDeps;
+  readonly results: ResultsSource;
+  readonly ledger: Pick<Ledger, "accountOf" | "standing" | "pausedReason" | "failuresOf" | "listTenantBatches">;
+  readonly watch: BatchWatch;
+  readonly limits: Limits;
+  readonly links: Links;
+};
+
+const PAGE = 100;
+const ROWS_AT_ONCE = 1_000;
+
+const found = { 200: schemas.batch, 404: schemas.problem };
+
+export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
+  return async (app) => {
+    app.post(
+      "/batches",
+      {
+        config: { writes: true, rows: true },
+        schema: {
+          summary: "Create a batch from rows: a line of JSON each, as application/x-ndjson",
+          tags: ["batches"],
+          consumes: ["application/x-ndjson"],
+          querystring: schemas.createBatchQuery,
+          response: { 200: schemas.batch, 201: schemas.batch, 422: schemas.invalid },
+        },
+      },
+      async (request, reply) => {
+        const { batch, fresh } = await submit(rowsIn(request), request.query, request);
+        const { standing, report } = await find(batch, request);
+        reply.header("location", `${deps.links.baseUrlOf(request)}/v1/batches/${standing.batch.id}`);
+        return reply.code(fresh ? 201 : 200).send(report);
+      },
+    );
+
+    app.get(
+      "/batches",
+      {
+        schema: {
+          summary: "List batches, newest first, 100 a page",
+          tags: ["batches"],
+          querystring: schemas.batchesQuery,
+          response: { 200: schemas.batchesPage, 422: schemas.invalid },
+        },
+      },
+      async (request) => {
+        const after = request.query.cursor === undefined ? null : readCursor(request.query.cursor);
+        const ids = await deps.ledger.listTenantBatches(
+          request.client.tenant,
+          PAGE + 1,
+          after === null ? {} : { after },
+        );
+        const results = (await Promise.all(ids.slice(0, PAGE).map(readReport))).filter((report) => report !== null);
+        const last = ids.length > PAGE ? ids[PAGE - 1] : undefined;
+        const next = last === undefined ? null : `${deps.links.baseUrlOf(request)}/v1/batches?cursor=${last}`;
+        return { previous: null, next, results };
+      },
+    );
+
+    app.get(
+      "/batches/:id",
+      {
+        schema: {
+          summary: "How a batch stands, and what went wrong in it",
+          tags: ["batches"],
+          params: schemas.batchParams,
+          response: { 200: schemas.batchWithFailures, 404: schemas.problem },
+        },
+      },
+      async (request) => {
+        const { standing, report } = await find(request.params.id, request);
+        const { id, account } = standing.batch;
+        const failures = await deps.ledger.failuresOf(account, id);
+        return {
+          ...report,
+          failures: failures.map(({ example, ...group }) => ({ ...group, example: itemId(id, example) })),
+        };
+      },
+    );
+
+    app.get(
+      "/batches/:id/results",
+      {
+        schema: {
+          summary: "What became of each item, a line of JSON each, in input order; also while the batch runs",
+          tags: ["batches"],
+          params: schemas.batchParams,
+          produces: ["application/x-ndjson"],
+        },
+      },
+      async (request, reply) => {
+        const { standing } = await find(request.params.id, request);
+        async function* lines() {
+          for await (const line of readResults(deps.results, standing.batch)) yield `${JSON.stringify(line)}\n`;
+        }
+        return reply.type("application/x-ndjson").send(Readable.from(lines(), { objectMode: false }));
+      },
+    );
+
+    app.get(
+      "/batches/:id/events",
+      {
+        schema: {
+          summary: "The batch as it changes, as server-sent events; Last-Event-ID resumes",
+          tags: ["batches"],
+          params: schemas.batchParams,
+          produces: ["text/event-stream"],
+        },
+      },
+      async (request, reply) => {
+        const { standing } = await find(request.params.id, request);
+        const seen = request.headers["last-event-id"];
+        return sendEvents(reply, eventsOf(standing.batch.id, request.signal, String(seen ?? "")));
+      },
+    );
+
+    for (const [act, summary] of [
+      ["pause", "Buy nothing more of a batch until it is resumed"],
+      ["resume", "Let a paused batch go on"],
+      ["cancel", "End a batch: what waits is never bought, what runs is canceled at the provider"],
+    ] as const) {
+      app.post(
+        `/batches/:id/${act}`,
+        {
+          config: { writes: true },
+          schema: {
+            summary,
+            tags: ["batches"],
+            params: schemas.batchParams,
+            response: { ...found, 409: schemas.problem },
+          },
+        },
+        async (request) => {
+          const { standing } = await find(request.params.id, request);
+          await holdBatch(standing, act, deps.holding);
+          return (await find(request.params.id, request)).report;
+        },
+      );
+    }
+  };
+
+  async function readReport(id: BatchId): Promise<BatchReport | null> {
+    const account = await deps.ledger.accountOf(id);
+    if (account === null) return null;
+    const [standing, paused] = await Promise.all([
+      deps.ledger.standing(account, id),
+      deps.ledger.pausedReason(account),
+    ]);
+    return standing === null ? null : reportOf(standing, paused);
+  }
+
+  /** Another tenant's batch isn't there either. */
+  async function find(
+    text: string,
+    { client }: Pick<FastifyRequest, "client">,
+  ): Promise<{ readonly standing: BatchStanding; readonly report: BatchReport }> {
+    const id = parseBatchId(text);
+    const account = id === null ? null : await deps.ledger.accountOf(id);
+    const standing = id === null || account === null ? null : await deps.ledger.standing(account, id);
+    if (standing === null || account === null || standing.batch.tenant !== client.tenant) {
+      throw new HttpProblem(404, `there is no batch ${JSON.stringify(text.slice(0, 40))}`);
+    }
+    return { standing, report: reportOf(standing, await deps.ledger.pausedReason(account)) };
+  }
+
+  async function submit(
+    body: AsyncIterable<Buffer>,
+    { name, account: wanted, again, ...choice }: z.output<typeof schemas.createBatchQuery>,
+    { client }: Pick<FastifyRequest, "client">,
+  ): Promise<{ readonly batch: BatchId; readonly fresh: boolean }> {
+    const account = chooseAccount(wanted ?? client.account ?? undefined, deps.accounts);
+    const target = targetOf(choice);
+    const source = Readable.from(counted(body, client, deps.limits), { objectMode: false });
+    const rows = readRows(source, { format: "jsonl", ...(target !== undefined && { target }) });
+    const options = { name, tenant: client.tenant, account, again };
+    return submitBatch(limited(rows, client, deps.limits), options, deps.submitting);
+  }
+
+  async function* eventsOf(id: BatchId, signal: AbortSignal, seen: string): AsyncGenerator<ServerSentEvent> {
+    for await (const { version, report } of deps.watch.follow(id, signal, seen)) {
+      yield { event: "batch", id: version, data: JSON.stringify(report) };
+      if (report.finished_at !== null) return;
+    }
+  }
+}
+
+function rowsIn({ body, headers }: FastifyRequest): AsyncIterable<Buffer> {
+  if (body === undefined) throw typeNotTaken(headers["content-type"]);
+  return body as AsyncIterable<Buffer>; // what `bodies.ts` makes of rows, which are all that this route takes
+}
+
+async function* counted(body: AsyncIterable<Buffer>, client: Client, limits: Limits): AsyncGenerator<Buffer> {
+  for await (const chunk of body) {
+    await limits.take(client, "bytes", chunk.length);
+    yield chunk;
+  }
+}
+
+async function* limited(rows: AsyncIterable<RowReading>, client: Client, limits: Limits): AsyncGenerator<RowReading> {
+  let count = 0;
+  for await (const row of rows) {
+    if (count % ROWS_AT_ONCE === 0) await limits.take(client, "rows", ROWS_AT_ONCE);
+    count++;
+    yield row;
+  }
+}
+
+function targetOf(choice: { readonly [Kind in Target["kind"]]?: string | undefined }): Target | undefined {
+  const read = readTargetChoice(choice);
+  if (read?.ok === false) {
+    throw invalidInput([{ type: "invalid_input", field: "querystring", description: read.reason }]);
+  }
+  return read?.target;
+}
+
+function readCursor(text: string): BatchId {
+  const id = parseBatchId(text);
+  if (id !== null) return id;
+  throw invalidInput([{ type: "invalid_cursor", field: "querystring.cursor", description: "is no cursor of ours" }]);
+}

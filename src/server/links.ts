@@ -1,0 +1,49 @@
+/** Addresses that answers lead to: this server, as whoever asks can reach it, and the kept files. */
+
+import type { FastifyRequest } from "fastify";
+import { isSignedFor, signedFileUrl } from "../batches/file-links.ts";
+import type { ItemId } from "../core/naming.ts";
+import type { PredictionLinks } from "../core/prediction-view.ts";
+import type { Ledger } from "../ledger/ledger.ts";
+
+export type Links = {
+  /** Without a slash at its end. */
+  readonly baseUrlOf: (request: Pick<FastifyRequest, "protocol" | "host">) => string;
+  readonly of: (request: Pick<FastifyRequest, "protocol" | "host">) => Promise<PredictionLinks>;
+  readonly opens: (
+    item: ItemId,
+    name: string,
+    query: { readonly expires?: string | undefined; readonly signature?: string | undefined },
+  ) => Promise<boolean>;
+};
+
+export function openLinks(deps: {
+  readonly ledger: Pick<Ledger, "secretFor">;
+  /** Null: clients reach the server where they say they did. */
+  readonly publicUrl: string | null;
+  readonly clock: () => number;
+}): Links {
+  let secret: Promise<Buffer> | null = null;
+  const secretOnce = () => {
+    secret ??= deps.ledger.secretFor("files").catch((error: unknown) => {
+      secret = null; // Redis was away: the next request asks again
+      throw error;
+    });
+    return secret;
+  };
+  const baseUrlOf = (request: Pick<FastifyRequest, "protocol" | "host">) =>
+    deps.publicUrl ?? `${request.protocol}://${request.host}`;
+
+  return {
+    baseUrlOf,
+    async of(request) {
+      const key = await secretOnce();
+      const baseUrl = baseUrlOf(request);
+      return {
+        baseUrl,
+        fileUrl: (item, objectKey) => signedFileUrl(key, baseUrl, item, objectKey, deps.clock()),
+      };
+    },
+    opens: async (item, name, query) => isSignedFor(await secretOnce(), item, name, query, deps.clock()),
+  };
+}

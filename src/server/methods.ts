@@ -1,0 +1,31 @@
+/** Other methods than the ones a route knows: 405, with those it knows. */
+
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { sendProblem } from "./problems.ts";
+
+const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] as const;
+
+/** Listens for routes from here on; what it answers adds the rest, once all are there. */
+export function answerOtherMethods(app: FastifyInstance): () => void {
+  const known = new Map<string, Set<string>>();
+  app.addHook("onRoute", ({ url, method }) => {
+    if (!url.startsWith("/v1/") || url.startsWith("/v1/docs")) return;
+    const methods = known.get(url) ?? new Set();
+    for (const one of [method].flat()) methods.add(one);
+    known.set(url, methods);
+  });
+  return () => {
+    for (const [url, methods] of known) {
+      const allowed = [...methods].join(", ");
+      const refuse = async ({ method }: FastifyRequest, reply: FastifyReply) =>
+        sendProblem(reply.header("allow", allowed), 405, `${method} isn't one of ${allowed}`);
+      app.route({
+        method: METHODS.filter((method) => !methods.has(method)),
+        url,
+        schema: { hide: true },
+        onRequest: refuse, // before its body is looked at
+        handler: refuse,
+      });
+    }
+  };
+}
