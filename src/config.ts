@@ -42,6 +42,8 @@ export type AccountConfig = {
   readonly readsPerMinute: number;
   /** False: the provider refuses two creates that come closer together than the rate's interval. */
   readonly toleratesBurst: boolean;
+  /** What becomes of an item whose request surely never arrived; null: `resend`, where the provider has a list. */
+  readonly onUnclear: (typeof ON_UNCLEAR)[number] | null;
 };
 
 export const ROLES = ["viewer", "producer", "operator"] as const;
@@ -58,6 +60,8 @@ export type ApiKey = {
 
 /** What one key may ask for in a minute, of one server. */
 export type ApiLimits = { readonly requests: number; readonly bytes: number; readonly rows: number };
+
+const ON_UNCLEAR = ["resend", "hold", "fail"] as const;
 
 export type Config = {
   readonly accounts: readonly AccountConfig[];
@@ -76,6 +80,9 @@ export type Config = {
   readonly apiLimits: ApiLimits;
   /** Hosts that clients' webhooks may be on, beside all public ones. */
   readonly webhookHosts: readonly string[];
+  /** How late a prediction may show on the provider's list, and how long its input stays there. */
+  readonly settlingMs: number;
+  readonly listHorizonMs: number;
   readonly stateDir: string;
   readonly logLevel: (typeof LOG_LEVELS)[number];
 };
@@ -106,6 +113,7 @@ const perMinute = z.coerce
   .number({ error: "isn't a number" })
   .positive("must be above 0")
   .max(6_000_000, "must be at most 6000000");
+const seconds = z.coerce.number({ error: "isn't a number" }).positive("must be above 0").max(86_400, "is over a day");
 const baseUrl = z
   .url({ protocol: /^https?$/, error: "isn't an http(s) URL" })
   .transform((url) => url.replace(/\/+$/, ""));
@@ -180,6 +188,8 @@ const environment = z.object({
   OUTLAST_API_KEYS: apiKeys.default([]),
   OUTLAST_API_LIMITS: apiLimits.default(DEFAULT_API_LIMITS),
   OUTLAST_WEBHOOK_HOSTS: checked((text) => listOf(text).forEach(parseHostRule)).optional(),
+  OUTLAST_SETTLING_SECONDS: seconds.default(600),
+  OUTLAST_LIST_HORIZON_SECONDS: seconds.default(3_000),
   OUTLAST_STATE_DIR: z.string().default(".outlast"),
   OUTLAST_LOG_LEVEL: z.enum(LOG_LEVELS, { error: `is one of ${LOG_LEVELS.join(", ")}` }).default("info"),
 });
@@ -198,6 +208,7 @@ export function knownAccount(
     createsPerMinute,
     readsPerMinute: DEFAULT_LIMITS[provider].reads,
     toleratesBurst: true,
+    onUnclear: null,
   };
 }
 
@@ -213,6 +224,7 @@ const accountsFile = z.record(
     creates_per_minute: perMinute.optional(),
     reads_per_minute: perMinute.optional(),
     tolerates_burst: z.boolean().default(true),
+    on_unclear: z.enum(ON_UNCLEAR, { error: `is ${ON_UNCLEAR.join(", ")}` }).optional(),
   }),
 );
 
@@ -251,6 +263,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     apiKeys: settings.OUTLAST_API_KEYS,
     apiLimits: settings.OUTLAST_API_LIMITS,
     webhookHosts: listOf(settings.OUTLAST_WEBHOOK_HOSTS ?? ""),
+    settlingMs: settings.OUTLAST_SETTLING_SECONDS * 1_000,
+    listHorizonMs: settings.OUTLAST_LIST_HORIZON_SECONDS * 1_000,
     stateDir,
     logLevel: settings.OUTLAST_LOG_LEVEL,
   };
@@ -275,6 +289,7 @@ function readAccounts(settings: Settings, mistakes: string[]): readonly AccountC
       createsPerMinute: own.createsPerMinute ?? settings.OUTLAST_CREATES_PER_MINUTE ?? DEFAULT_LIMITS[provider].creates,
       readsPerMinute: own.readsPerMinute ?? settings.OUTLAST_READS_PER_MINUTE ?? DEFAULT_LIMITS[provider].reads,
       toleratesBurst: own.toleratesBurst ?? true,
+      onUnclear: own.onUnclear ?? null,
     });
   };
 
@@ -289,6 +304,7 @@ function readAccounts(settings: Settings, mistakes: string[]): readonly AccountC
     add(name, own.provider, {
       token: new Secret(own.token),
       toleratesBurst: own.tolerates_burst,
+      onUnclear: own.on_unclear ?? null,
       ...(own.base_url !== undefined && { baseUrl: own.base_url }),
       ...(own.creates_per_minute !== undefined && { createsPerMinute: own.creates_per_minute }),
       ...(own.reads_per_minute !== undefined && { readsPerMinute: own.reads_per_minute }),

@@ -8,7 +8,7 @@ export default defineConfig({
   test: {
     root: new URL("..", import.meta.url).pathname,
     projects: [
-      { extends: true, test: { name: "pure", include: ["test/core/**/*.test.ts"] } },
+      { extends: true, test: { name: "pure", include: ["test/core/**/*.test.ts"], testTimeout: 30_000 } },
       {
         extends: true,
         test: {

@@ -17,9 +17,10 @@
  * What a person canceled, or whose own deadline has passed, before it was bought ends here, unbought.
  */
 
+import { inputDigest } from "../src/batches/input-digest.ts";
 import { CANCELED_BY_A_PERSON, type Withdrawal } from "../src/batches/withdraw-item.ts";
 import type { StoredRow } from "../src/bucket/input-parts.ts";
-import { type AttemptRef, errandId } from "../src/core/naming.ts";
+import type { AttemptRef } from "../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../src/core/outcome.ts";
 import { firstPollDelayMs, type PollPolicy } from "../src/core/polling.ts";
 import type { PredictionId } from "../src/core/prediction.ts";
@@ -34,7 +35,7 @@ export type CreateDeps = {
   readonly readRow: (errand: CreateErrand) => Promise<StoredRow>;
   readonly move: (
     ref: AttemptRef,
-    step: "claim" | "giveBack" | "doubt" | "bind" | "refuse",
+    step: "claim" | "giveBack" | "doubt" | "bind" | "adopt" | "refuse",
     options: MoveOptions,
   ) => Promise<MoveAnswer>;
   /** Ends an item that waits and is never to be bought; where it ended so already, does what follows its end. */
@@ -43,6 +44,8 @@ export type CreateDeps = {
   readonly pauseAccount: (reason: string) => Promise<void>;
   readonly keepEnding: (ref: AttemptRef, ending: Ending) => Promise<string>;
   readonly enqueueFollow: (ref: AttemptRef, prediction: BoundPrediction, delayMs: number) => Promise<void>;
+  /** The prediction was bought for an attempt that holds another: it is noted, shown, and canceled if it still runs. */
+  readonly bookDuplicate: (ref: AttemptRef, prediction: PredictionId) => Promise<void>;
   readonly enqueueRecord: (ref: AttemptRef) => Promise<void>;
   readonly enqueueNotify: (ref: AttemptRef, event: "start") => Promise<void>;
   readonly enqueueFinish: (ref: AttemptRef) => Promise<void>;
@@ -88,6 +91,7 @@ export async function createPrediction(
     nowMs: claimedAtMs,
     nonce,
     set: {
+      digest: inputDigest(row),
       ...(row.id !== undefined && { row_id: row.id }),
       ...(row.reply_to !== undefined && { reply_to: row.reply_to }),
       ...(row.webhook !== undefined && { webhook_events: row.webhook.events.join(",") }),
@@ -124,14 +128,20 @@ async function follow(
   prediction: BoundPrediction,
   deps: CreateDeps,
 ): Promise<StageOutcome> {
-  const bound = await deps.move(ref, "bind", { nowMs: deps.clock(), nonce, predictionId: prediction.id });
-  if (bound.answer === "lost") {
-    return {
-      kind: "unrecoverable",
-      reason: `prediction ${prediction.id} was bought for ${errandId(ref)}, which is ${bound.state} by now`,
-    };
+  const known = { nowMs: deps.clock(), predictionId: prediction.id };
+  let bound = await deps.move(ref, "bind", { ...known, nonce });
+  // The intent is gone, since somebody took this answer for lost: it is the attempt's all the same, if that has none.
+  if (bound.answer === "lost") bound = await deps.move(ref, "adopt", known);
+  switch (bound.answer) {
+    case "taken": // by a twin, which the list couldn't tell from this one: now nobody knows of this one
+      await deps.move(ref, "doubt", { nowMs: deps.clock(), nonce });
+      return DONE;
+    case "lost":
+      await deps.bookDuplicate(ref, prediction.id);
+      return DONE;
+    default:
+      return putOnItsWay(ref, prediction, row, deps);
   }
-  return putOnItsWay(ref, prediction, row, deps);
 }
 
 async function putOnItsWay(

@@ -32,7 +32,7 @@ export type FollowDeps = {
   readonly takeMarks: (
     ref: AttemptRef,
     status: string | null,
-  ) => Promise<{ readonly woken: boolean; readonly cancel: boolean }>;
+  ) => Promise<{ readonly woken: boolean; readonly cancel: boolean; readonly byList: boolean }>;
   readonly keepEnding: (ref: AttemptRef, ending: Ending) => Promise<string>;
   readonly enqueueCopy: (ref: AttemptRef, expiresAtMs: number) => Promise<void>;
   readonly enqueueRecord: (ref: AttemptRef) => Promise<void>;
@@ -165,13 +165,14 @@ async function pollAgain(
   const deadlineMs = Math.max(deadlineOf(errand, deps) - errand.startedAtMs, 0);
   const next = nextPoll(errand.startedAtMs, deps.clock(), deps.random(), { ...deps.policy, deadlineMs });
   switch (next.kind) {
-    case "poll": {
+    case "poll":
+    case "overdue": {
       const marks = await deps.takeMarks(errand, status);
-      if (marks.cancel) return cancelUpstream(errand, next.atMs, deps, signal);
+      // What only the list says is ours may be somebody else's: it is canceled on a person's word alone.
+      const cancel = marks.cancel || (next.kind === "overdue" && !marks.byList);
+      if (cancel) return cancelUpstream(errand, next.atMs, deps, signal);
       return { kind: "snooze", untilMs: marks.woken ? deps.clock() + SOON_MS : next.atMs };
     }
-    case "overdue":
-      return cancelUpstream(errand, next.atMs, deps, signal);
     case "give-up": {
       const minutes = Math.round(next.ageMs / 60_000);
       const error = `prediction ${errand.predictionId} hadn't ended ${minutes} minutes after it was created; it may still run`;

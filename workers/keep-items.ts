@@ -3,7 +3,7 @@
  * touched for ten minutes gets the errand that its state implies, added if it is missing, retried if it failed.
  * Adding an errand that exists changes nothing, so a busy item is merely looked at.
  *
- * It also keeps the feeds running and finishes batches whose end nobody noticed. Dying in between loses nothing:
+ * It also keeps feeds and sweeps running and finishes batches whose end nobody noticed. Dying in between loses nothing:
  * the next run, a minute later, looks again.
  */
 
@@ -22,7 +22,8 @@ export type KeepDeps = {
   readonly close: (ref: AttemptRef) => Promise<void>;
   /** Adds the errand, or gives a failed one its tries again. */
   readonly revive: (ref: AttemptRef, errand: Errand, fields: Partial<OpenItemFields>) => Promise<void>;
-  readonly reviveFeed: (account: AccountName) => Promise<void>;
+  /** The errands that never end: the account's feed and its sweep. */
+  readonly reviveErrands: (account: AccountName) => Promise<void>;
   readonly unfinishedBatches: (account: AccountName, limit: number) => Promise<readonly BatchId[]>;
   readonly standing: (account: AccountName, batch: BatchId) => Promise<BatchStanding | null>;
   readonly enqueueFinish: (account: AccountName, batch: BatchId) => Promise<void>;
@@ -35,7 +36,7 @@ const LIMIT = 1_000;
 
 export async function keepItems(deps: KeepDeps, signal: AbortSignal): Promise<StageOutcome> {
   for (const account of deps.accounts) {
-    await deps.reviveFeed(account);
+    await deps.reviveErrands(account);
     for (const ref of await deps.untouched(account, deps.clock() - UNTOUCHED_MS, LIMIT)) {
       if (signal.aborted) return DONE;
       // One that can't be helped must not keep the others waiting.

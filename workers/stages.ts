@@ -7,6 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Redis } from "ioredis";
 import type { Logger } from "pino";
 import { openAdmission } from "../src/batches/admit-single.ts";
+import { bookDuplicate } from "../src/batches/book-duplicate.ts";
 import { describePrediction } from "../src/batches/describe-prediction.ts";
 import { signedFileUrl } from "../src/batches/file-links.ts";
 import { findItem } from "../src/batches/find-item.ts";
@@ -24,6 +25,7 @@ import type { Errand } from "../src/core/keeping.ts";
 import { type AttemptRef, errandId } from "../src/core/naming.ts";
 import { DEFAULT_POLL_POLICY, OUTPUT_LIFETIME_MS } from "../src/core/polling.ts";
 import { predictionId } from "../src/core/prediction.ts";
+import { DEFAULT_SWEEP_POLICY } from "../src/core/sweeping.ts";
 import { MINUTE } from "../src/core/time.ts";
 import type { OpenItemFields } from "../src/ledger/ledger.ts";
 import { steadySends } from "../src/providers/steady-sends.ts";
@@ -39,6 +41,8 @@ import {
   keepQueue,
   notifyQueue,
   recordQueue,
+  sweepJobId,
+  sweepQueue,
 } from "../src/queues/queues.ts";
 import { deliver, openWebhookAgent } from "../src/webhooks/deliver.ts";
 import type { Account, Services } from "../src/wiring.ts";
@@ -51,8 +55,20 @@ import { type FollowDeps, followPrediction } from "./follow-prediction.ts";
 import { type KeepDeps, keepItems } from "./keep-items.ts";
 import { type NotifyDeps, notifyClients } from "./notify-clients.ts";
 import { type RecordDeps, recordMetrics } from "./record-metrics.ts";
+import { type SweepDeps, sweepPredictions } from "./sweep-predictions.ts";
 
-export const STAGES = ["admit", "feed", "create", "follow", "copy", "record", "notify", "finish", "keep"] as const;
+export const STAGES = [
+  "admit",
+  "feed",
+  "create",
+  "follow",
+  "copy",
+  "record",
+  "notify",
+  "finish",
+  "sweep",
+  "keep",
+] as const;
 export type Stage = (typeof STAGES)[number];
 
 /** No output is larger; a runaway body ends here. */
@@ -80,12 +96,16 @@ export async function startStages(services: Services, stages: readonly Stage[], 
     record: () => record(services, log),
     notify: () => notify(services, log),
     finish: () => finish(services, log),
+    sweep: () => sweep(services, log),
     keep: () => keep(services, log),
   };
   for (const account of services.accounts) await setRates(services, account);
   const consumers = stages.flatMap((stage) => makers[stage]());
   if (stages.includes("keep")) await services.queues.scheduleKeeper();
-  if (stages.includes("feed")) for (const { name } of services.accounts) await services.queues.wakeFeed(name);
+  for (const { name } of services.accounts) {
+    if (stages.includes("feed")) await services.queues.wakeFeed(name);
+    if (stages.includes("sweep")) await services.queues.startSweep(name);
+  }
   return {
     async drain() {
       await Promise.all(consumers.map((consumer) => consumer.close()));
@@ -156,6 +176,14 @@ function create(services: Services, account: Account, log: Logger): Consumer {
     pauseAccount: pauser(services, account, log),
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
     enqueueFollow: queues.follow,
+    bookDuplicate: (ref, prediction) =>
+      bookDuplicate(ref, prediction, {
+        bucket,
+        ledger,
+        provider: account.speak,
+        warn: (fields, message) => log.error(fields, message),
+        clock: Date.now,
+      }),
     enqueueRecord: queues.record,
     enqueueNotify: queues.notify,
     enqueueFinish: ({ account, batch }) => queues.finish(account, batch),
@@ -274,6 +302,45 @@ function finish(services: Services, log: Logger): Consumer {
   return consume(finishQueue, (errand, signal) => finishBatch(errand, deps, signal), at(services, log));
 }
 
+function sweep(services: Services, log: Logger): Consumer {
+  const { config, bucket, ledger, queues } = services;
+  const policy = { ...DEFAULT_SWEEP_POLICY, settlingMs: config.settlingMs, horizonMs: config.listHorizonMs };
+  const accounts = new Map(
+    services.accounts.map((account): [string, SweepDeps] => [
+      account.name,
+      {
+        account: account.name,
+        provider: account.speak,
+        intents: ledger.intents,
+        readRow: async ({ account: of, batch, index }) => {
+          const [place] = await placeItems({ bucket, ledger }, of, batch, index, 1);
+          if (place === undefined) throw new Error(`item ${index} of batch ${batch} stands in no part of its input`);
+          return readRow(bucket, batch, place);
+        },
+        boundAmong: ledger.boundAmong,
+        move: ledger.move,
+        keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
+        enqueueFollow: queues.follow,
+        enqueueRecord: queues.record,
+        wakeFeed: queues.wakeFeed,
+        warn: (fields, message) => log.warn(fields, message),
+        policy,
+        whenAbsent: account.onUnclear ?? "resend",
+        clock: Date.now,
+      },
+    ]),
+  );
+  return consume(
+    sweepQueue,
+    ({ account }, signal) => {
+      const deps = accounts.get(account);
+      if (deps === undefined) throw new Error(`this worker has no account ${account}; all workers must have the same`);
+      return sweepPredictions(deps, signal);
+    },
+    at(services, log),
+  );
+}
+
 function keep(services: Services, log: Logger): Consumer {
   const { ledger, queues, accounts } = services;
   const deps: KeepDeps = {
@@ -283,9 +350,11 @@ function keep(services: Services, log: Logger): Consumer {
     touch: ledger.touch,
     close: ledger.close,
     revive: (ref, errand, fields) => revive(services, ref, errand, fields),
-    reviveFeed: async (account) => {
+    reviveErrands: async (account) => {
       await queues.retryFailed(feedQueue.name, feedJobId(account));
       await queues.wakeFeed(account);
+      await queues.retryFailed(sweepQueue.name, sweepJobId(account));
+      await queues.startSweep(account);
     },
     unfinishedBatches: ledger.unfinishedBatches,
     standing: ledger.standing,

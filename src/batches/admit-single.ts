@@ -17,7 +17,6 @@
 
 import { createHash, randomUUID } from "node:crypto";
 import DataLoader from "dataloader";
-import stringify from "safe-stable-stringify";
 import type { Bucket } from "../bucket/bucket.ts";
 import { indexSingles, parseRow, type StoredRow } from "../bucket/input-parts.ts";
 import { type Identity, readBatch, readIdentity, writeBatch, writeIdentity } from "../bucket/records.ts";
@@ -26,6 +25,7 @@ import { type BatchId, batchIdFrom, type ItemId, itemId, OBJECT_KEYS } from "../
 import type { Ledger } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
 import { requireRemembered } from "./forgotten-batch.ts";
+import { inputDigest } from "./input-digest.ts";
 import { IdentityTaken, type SingleInput } from "./single-input.ts";
 
 const SHARED_PART_MS = 5;
@@ -237,7 +237,7 @@ function singlesBatch({ tenant, account }: SingleInput, nowMs: number): Batch {
 }
 
 function entryOf(input: SingleInput): Entry {
-  const digest = sha256(stringify([input.row.target, input.row.input])).toString("hex");
+  const digest = inputDigest(input.row);
   return {
     input,
     digest,

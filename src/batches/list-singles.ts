@@ -1,25 +1,29 @@
 /**
  * A tenant's single predictions, newest first, a page at a time: those of the API and of the inputs queue. (Rows of a file
- * are listed by their batch.) They stand in batches of a day and an account, in the order of their admission; a page is
- * merged from the few batches of its time. Where a batch reaches a moment is found by halving: some twenty rows are
- * read for a million.
+ * are listed by their batch.) They stand in batches of a day and an account, in the order of their admission; a day's
+ * batches are merged by the times of their items. Where a batch reaches a moment is found by halving: some twenty rows
+ * are read for a million.
+ *
+ * A page ends with how much of each of its day's batches is left, not with a moment: the clocks of two servers differ by
+ * a little, so the times within a batch may go back by as much, and a page that began at a moment would lose items.
  */
 
 import type { Bucket } from "../bucket/bucket.ts";
 import { readRow } from "../bucket/input-parts.ts";
 import type { Batch } from "../core/batch.ts";
-import { type ItemId, itemId, parseItemId } from "../core/naming.ts";
+import { type BatchId, type ItemId, itemId } from "../core/naming.ts";
 import { DAY } from "../core/time.ts";
 import type { Ledger } from "../ledger/ledger.ts";
 import { placeItems } from "./place-items.ts";
 
 export type SinglesPage = {
   readonly items: readonly ItemId[];
-  /** Where the next page begins: behind this item. Null on the last page. */
+  /** Where the next page begins. Null on the last page. */
   readonly next: SinglesCursor | null;
 };
 
-export type SinglesCursor = { readonly createdAtMs: number; readonly item: ItemId };
+/** `day`: since 1970. `left`: how many items of its batches haven't been listed; of those that aren't named, none. */
+export type SinglesCursor = { readonly day: number; readonly left: ReadonlyMap<BatchId, number> };
 
 export type SinglesQuery = {
   readonly tenant: string;
@@ -36,70 +40,66 @@ export type SinglesDeps = {
   readonly ledger: Pick<Ledger, "listTenantBatches" | "accountOf" | "standing" | "partOf">;
 };
 
-/** A batch, read from its newest item on. */
-type Reader = { readonly batch: Batch; next: number; head: SinglesCursor | null };
+/** A batch, read from its newest item on. `times`: of the next items, as far as they have been read. */
+type Reader = { readonly batch: Batch; left: number; times: number[] };
 
 const BATCHES_AT_ONCE = 50;
+const TIMES_AT_ONCE = 10;
 
 export async function listSingles(query: SinglesQuery, deps: SinglesDeps): Promise<SinglesPage> {
-  const { limit, createdAfterMs, cursor } = query;
-  const beforeMs = Math.min(
-    query.createdBeforeMs ?? Number.POSITIVE_INFINITY,
-    cursor === null ? Number.POSITIVE_INFINITY : cursor.createdAtMs + 1,
-  );
-  const taken: SinglesCursor[] = [];
-  const open: Reader[] = [];
-
-  for await (const batch of singlesBatches(query.tenant, deps)) {
-    const dayMs = Math.floor(batch.openedAtMs / DAY) * DAY;
-    if (dayMs >= beforeMs) continue;
-    if (createdAfterMs !== null && dayMs + DAY <= createdAfterMs) break;
-    // An earlier day than the open ones': they go first. What is left of them is newer than anything in it.
-    if (open.length > 0 && dayOf(open) > dayMs) await drain(open, limit, query, taken, deps);
-    if (taken.length > limit) break;
-    open.push({ batch, next: await firstUnread(batch, beforeMs, cursor, deps), head: null });
+  const items: ItemId[] = [];
+  for await (const { item, from } of newestFirst(query, deps)) {
+    if (items.length === query.limit) return { items, next: from() };
+    items.push(item);
   }
-  await drain(open, limit, query, taken, deps);
-
-  const page = taken.slice(0, limit);
-  return { items: page.map(({ item }) => item), next: taken.length > limit ? (page.at(-1) ?? null) : null };
+  return { items, next: null };
 }
 
-/** Merges what the open batches have, newest first, until one more than the page holds; then they are empty. */
-async function drain(
-  open: Reader[],
-  limit: number,
-  { createdAfterMs, cursor }: SinglesQuery,
-  taken: SinglesCursor[],
+/** `from`: where a page begins that this item is the first of; to be asked before the next item is taken. */
+async function* newestFirst(
+  query: SinglesQuery,
   deps: SinglesDeps,
-): Promise<void> {
-  while (taken.length <= limit) {
-    for (const reader of open) reader.head ??= await readHead(reader, deps);
-    const newest = open
-      .filter(({ head }) => head !== null)
-      .toSorted((a, b) => order(a.head, b.head))
-      .at(0);
-    if (newest?.head == null) break;
-    const { head } = newest;
-    newest.head = null;
-    newest.next--;
-    if (createdAfterMs !== null && head.createdAtMs < createdAfterMs) {
-      newest.next = 0;
-      continue;
+): AsyncGenerator<{ readonly item: ItemId; readonly from: () => SinglesCursor }> {
+  for await (const batches of days(query, deps)) {
+    const readers = await Promise.all(
+      batches.map(async (batch): Promise<Reader> => ({ batch, left: await unread(batch, query, deps), times: [] })),
+    );
+    for (;;) {
+      await Promise.all(readers.map((reader) => readTimes(reader, query, deps)));
+      const [newest] = readers.filter(({ left }) => left > 0).toSorted(byNewest);
+      if (newest === undefined) break;
+      yield {
+        item: itemId(newest.batch.id, newest.left - 1),
+        from: () => ({
+          day: dayOf(newest.batch),
+          left: new Map(readers.filter(({ left }) => left > 0).map(({ batch, left }) => [batch.id, left])),
+        }),
+      };
+      newest.left--;
+      newest.times.shift();
     }
-    if (cursor === null || isOf(newest.batch, cursor) || order(cursor, head) < 0) taken.push(head);
   }
-  open.length = 0;
 }
 
-/** Newest first; of one moment, by id. */
-function order(a: SinglesCursor | null, b: SinglesCursor | null): number {
-  if (a === null || b === null) return a === b ? 0 : a === null ? 1 : -1;
-  return b.createdAtMs - a.createdAtMs || (a.item < b.item ? 1 : a.item > b.item ? -1 : 0);
-}
-
-function dayOf(open: readonly Reader[]): number {
-  return Math.floor((open[0]?.batch.openedAtMs ?? 0) / DAY) * DAY;
+/** The batches of each day that the query may want something of, newest day first. */
+async function* days(
+  { tenant, createdAfterMs, createdBeforeMs, cursor }: SinglesQuery,
+  deps: SinglesDeps,
+): AsyncGenerator<readonly Batch[]> {
+  let batches: Batch[] = [];
+  for await (const batch of singlesBatches(tenant, deps)) {
+    const day = dayOf(batch);
+    if (cursor !== null && day > cursor.day) continue;
+    if (createdBeforeMs !== null && day * DAY >= createdBeforeMs) continue;
+    // What was asked for at the last moment of a day may have been admitted on the next.
+    if (createdAfterMs !== null && (day + 2) * DAY <= createdAfterMs) break;
+    if (batches[0] !== undefined && dayOf(batches[0]) !== day) {
+      yield batches;
+      batches = [];
+    }
+    batches.push(batch);
+  }
+  yield batches;
 }
 
 async function* singlesBatches(tenant: string, { ledger }: SinglesDeps): AsyncGenerator<Batch> {
@@ -117,24 +117,29 @@ async function* singlesBatches(tenant: string, { ledger }: SinglesDeps): AsyncGe
   }
 }
 
-async function readHead({ batch, next }: Reader, deps: SinglesDeps): Promise<SinglesCursor | null> {
-  if (next === 0) return null;
-  return { createdAtMs: await createdAtMs(batch, next - 1, deps), item: itemId(batch.id, next - 1) };
+function dayOf({ openedAtMs }: Batch): number {
+  return Math.floor(openedAtMs / DAY);
+}
+
+/** Newest first; of one moment, by id. */
+function byNewest(a: Reader, b: Reader): number {
+  return (b.times[0] ?? 0) - (a.times[0] ?? 0) || (a.batch.id < b.batch.id ? 1 : -1);
 }
 
 /** How many of a batch's items, from its oldest on, the query may still want. */
-async function firstUnread(
-  batch: Batch,
-  beforeMs: number,
-  cursor: SinglesCursor | null,
-  deps: SinglesDeps,
-): Promise<number> {
-  const before = await countBefore(batch, beforeMs, deps);
-  return cursor !== null && isOf(batch, cursor) ? Math.min(before, parseItemId(cursor.item)?.index ?? 0) : before;
+async function unread(batch: Batch, { cursor, createdBeforeMs }: SinglesQuery, deps: SinglesDeps): Promise<number> {
+  if (cursor?.day === dayOf(batch)) return Math.min(cursor.left.get(batch.id) ?? 0, batch.items);
+  return createdBeforeMs === null ? batch.items : countBefore(batch, createdBeforeMs, deps);
 }
 
-function isOf(batch: Batch, { item }: SinglesCursor): boolean {
-  return item.startsWith(batch.id);
+async function readTimes(reader: Reader, { createdAfterMs }: SinglesQuery, deps: SinglesDeps): Promise<void> {
+  const { batch, left, times } = reader;
+  if (times.length === 0 && left > 0) {
+    const count = Math.min(TIMES_AT_ONCE, left);
+    const indexes = Array.from({ length: count }, (_, at) => left - 1 - at);
+    reader.times = await Promise.all(indexes.map((index) => createdAtMs(batch, index, deps)));
+  }
+  if (createdAfterMs !== null && (reader.times[0] ?? 0) < createdAfterMs) reader.left = 0;
 }
 
 /** How many of a batch's items were created before a moment. */

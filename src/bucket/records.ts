@@ -89,6 +89,17 @@ export async function noteWindow(
   await bucket.putOnce(OBJECT_KEYS.window(batch, n), JSON.stringify(note), JSON_TYPE);
 }
 
+/** A prediction that was bought for an attempt which held another. */
+export async function writeDuplicate(
+  bucket: Bucket,
+  { batch, index, attempt }: Omit<AttemptRef, "account">,
+  prediction: string,
+  nowMs: number,
+): Promise<void> {
+  const note = { batch, index, attempt, prediction_id: prediction, noted_at: new Date(nowMs).toISOString() };
+  await bucket.putOnce(OBJECT_KEYS.duplicate(batch, index, prediction), JSON.stringify(note), JSON_TYPE);
+}
+
 /** The last object of a batch. The first one written stands. */
 export async function writeManifest(
   bucket: Bucket,

@@ -47,6 +47,8 @@ export type S3Settings = {
   readonly requestTimeoutMs?: number | undefined;
   /** First and later attempts of one request. */
   readonly attempts?: number | undefined;
+  /** How long all attempts of one request may take together, where no stream is written. Twice the timeout where unset. */
+  readonly deadlineMs?: number | undefined;
 };
 
 /** What is in flight over the network from one process; as many sockets are kept open. */
@@ -131,7 +133,7 @@ class S3Bucket implements Bucket {
     this.#prefix = prefix === "" ? "" : `${prefix}/`;
     this.#endpoint = settings.endpoint === undefined ? null : new URL(settings.endpoint).origin;
     // All attempts of a request and the pauses between them.
-    this.#deadlineMs = 2 * (settings.requestTimeoutMs ?? MINUTE);
+    this.#deadlineMs = settings.deadlineMs ?? 2 * (settings.requestTimeoutMs ?? MINUTE);
     this.url = prefix === "" ? `s3://${bucket}` : `s3://${bucket}/${prefix}`;
   }
 

@@ -12,7 +12,8 @@
  *        └────giveBack── unclear ─ refuse ──┘ └─ save | fail | cancel ─► saved | failed | canceled
  *                           └─ bind ─► running
  *
- * What leads out of `unclear` is the late answer of the request itself.
+ * What leads out of `unclear` is the late answer of the request itself, or evidence: the provider's list, its webhook, or
+ * a person's word. `adopt` leads to running from waiting, claimed and unclear.
  *
  * One byte per item holds both: the attempt in the high nibble (1 to 15), the state in the low one. A byte of 0
  * is an item nobody has touched: attempt 1, waiting. The ledger's one Lua script makes every step and is handed
@@ -53,6 +54,8 @@ export const ITEM_STEPS = {
   doubt: { from: ["claimed"], to: "unclear" },
   /** The provider's answer names the prediction, late or not. */
   bind: { from: ["claimed", "unclear"], to: "running" },
+  /** Somebody else than the holder of the intent knows the prediction: a webhook, or an answer that comes very late. */
+  adopt: { from: ["waiting", "claimed", "unclear"], to: "running" },
   /** The provider said no, late or not, and will go on saying so. */
   refuse: { from: ["claimed", "unclear"], to: "recording" },
   /** The prediction succeeded; its output is to be copied. */

@@ -85,6 +85,7 @@ export const QUEUE_NAMES = {
   record: "outlast-record",
   finish: "outlast-finish",
   notify: "outlast-notify",
+  sweep: "outlast-sweep",
   keep: "outlast-keep",
 } as const;
 
@@ -158,6 +159,12 @@ export const REDIS_KEYS = {
   open: (account: AccountName) => `${ofAccount(account)}:open`,
   /** sorted set of errand ids by the time of the intent (ms): nobody knows whether they were bought. */
   unclear: (account: AccountName) => `${ofAccount(account)}:unclear`,
+  /** sorted set of errand ids by the time of the intent (ms): a request is on its way, or was when its worker died. */
+  claimed: (account: AccountName) => `${ofAccount(account)}:claimed`,
+  /** hash: prediction id → errand id, of the predictions that were bound in an hour (counted from 1970). */
+  bound: (account: AccountName, hour: number) => `${ofAccount(account)}:bound:${hour}`,
+  /** set of prediction ids that were bought for an attempt which holds another. */
+  duplicates: (account: AccountName, batch: BatchId) => `${ofAccount(account)}:duplicates:${batch}`,
   /** hash: what the batch is, its cursor, a counter per state, its sums. */
   batch: (account: AccountName, batch: BatchId) => `${ofAccount(account)}:batch:${batch}`,
   /** string: one byte an item. */
@@ -195,6 +202,9 @@ export const OBJECT_KEYS = {
     if (!/^[a-z0-9]{1,8}$/.test(extension)) throw new TypeError(`not a file extension: ${JSON.stringify(extension)}`);
     return key(`${itemFolder(batch, index)}/${attempt > 1 ? `a${attempt}-` : ""}output-${n}.${extension}`);
   },
+  /** A prediction that was bought for an attempt which held another. */
+  duplicate: (batch: BatchId, index: number, prediction: string) =>
+    key(`${itemFolder(batch, index)}/duplicate-${prediction}.json`),
   results: (batch: BatchId) => key(`batches/${batch}/results.jsonl`),
   manifest: (batch: BatchId) => key(`batches/${batch}/manifest.json`),
   batchAct: (batch: BatchId, n: number) => key(`batches/${batch}/acts/${n}.json`),

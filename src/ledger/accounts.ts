@@ -2,6 +2,7 @@
 
 import type { Redis } from "ioredis";
 import { type AccountName, REDIS_KEYS } from "../core/naming.ts";
+import { MAX_UNCLEAR } from "./items.ts";
 
 export function accountsOf(redis: Redis) {
   return {
@@ -14,9 +15,14 @@ export function accountsOf(redis: Redis) {
       return (await redis.hdel(REDIS_KEYS.account(account), "paused")) === 1;
     },
 
-    /** Why the account is paused, or null. */
+    /** Why nothing more is bought for the account, or null: it is paused, or too many of its items are unclear. */
     async pausedReason(account: AccountName): Promise<string | null> {
-      return redis.hget(REDIS_KEYS.account(account), "paused");
+      const [paused, unclear] = await Promise.all([
+        redis.hget(REDIS_KEYS.account(account), "paused"),
+        redis.zcard(REDIS_KEYS.unclear(account)),
+      ]);
+      if (paused !== null || unclear < MAX_UNCLEAR) return paused;
+      return `${unclear} of its items are unclear, and nothing more is bought until some are resolved`;
     },
 
     /**

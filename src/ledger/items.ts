@@ -20,11 +20,12 @@ import {
   REDIS_KEYS,
 } from "../core/naming.ts";
 import type { PredictionId } from "../core/prediction.ts";
+import { HOUR } from "../core/time.ts";
 import type { BatchSums } from "./batches.ts";
 import { flat, type Scripts } from "./scripts.ts";
 
 export type MoveAnswer = {
-  readonly answer: "moved" | "already" | "paused" | "canceled" | "lost";
+  readonly answer: "moved" | "already" | "paused" | "canceled" | "taken" | "lost";
   /** Where the item stands now. */
   readonly state: ItemState;
   readonly predictionId: PredictionId | null;
@@ -55,7 +56,11 @@ export type MoveOptions = {
 export type OpenItemFields = {
   readonly nonce: string;
   readonly intent_at: string;
+  /** Where a claim was lost with Redis: it was made between this and `intent_at`. */
+  readonly intent_from: string;
   readonly prediction_id: string;
+  /** Of what was sent, SHA-256: the same for attempts that nobody can tell apart. */
+  readonly digest: string;
   /** The row's own id, and where its producer wants the answer; kept here so that `record` needn't read the row. */
   readonly row_id: string;
   readonly reply_to: string;
@@ -63,25 +68,42 @@ export type OpenItemFields = {
   readonly webhook_events: string;
   /** When the prediction is to be ended, where its client said so (ms). */
   readonly deadline_at: string;
+  /** Its prediction was found on the provider's list, and nothing else says that it is ours. */
+  readonly by_list: string;
   /** The provider's word for where the running prediction stood at the last poll. */
   readonly status: string;
   /** How the attempt ends: JSON, or the word `bucket` where it is too large for here (`src/bucket/endings.ts`). */
   readonly ending: string;
 };
 
+/** What is known of a request that was sent: when (between two moments), and of what. */
+export type OpenIntent = {
+  readonly ref: AttemptRef;
+  readonly nonce: string | null;
+  readonly digest: string | null;
+  readonly fromMs: number;
+  readonly toMs: number;
+};
+
 const moveReply = z.tuple([
-  z.enum(["moved", "already", "paused", "canceled", "lost"]),
+  z.enum(["moved", "already", "paused", "canceled", "taken", "lost"]),
   z.number(),
   z.string(),
   z.number(),
   z.string(),
 ]);
 
+/** So many unclear items of an account, and nothing more is bought until some are resolved. */
+export const MAX_UNCLEAR = 20;
+/** A prediction is looked for among those bound in this hour and in so many before it. */
+const BOUND_HOURS = 2;
+
 export function itemsOf(redis: Redis, scripts: Scripts) {
   return {
     async move(ref: AttemptRef, step: ItemStep, options: MoveOptions): Promise<MoveAnswer> {
       const { account, batch, index, attempt } = ref;
       const { from, to } = ITEM_STEPS[step];
+      const hours = hoursBackFrom(options.nowMs);
       const [answer, state, predictionId, left, intentAt] = moveReply.parse(
         await scripts.outlastMove(
           REDIS_KEYS.bytes(account, batch),
@@ -94,6 +116,8 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
           REDIS_KEYS.unfed(account),
           REDIS_KEYS.failures(account, batch),
           REDIS_KEYS.latest(account, batch),
+          REDIS_KEYS.claimed(account),
+          ...hours.map((hour) => REDIS_KEYS.bound(account, hour)),
           JSON.stringify({
             index,
             attempt,
@@ -102,7 +126,7 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
             from: from.map(stateNumber),
             to: stateNumber(to),
             nonce: options.nonce,
-            claim: step === "claim" || undefined,
+            ...(step === "claim" && { claim: true, maxUnclear: MAX_UNCLEAR }),
             prediction: options.predictionId,
             handBack: options.handBack,
             set: options.set && flat(options.set),
@@ -120,6 +144,47 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
         left,
         intentAtMs: intentAt === "" ? null : Number(intentAt),
       };
+    },
+
+    /** Attempts whose intent is written and whose prediction nobody knows: unclear ones, or those just being sent. */
+    async intents(account: AccountName, which: "unclear" | "claimed", limit: number): Promise<readonly OpenIntent[]> {
+      const members = await redis.zrange(REDIS_KEYS[which](account), 0, String(limit - 1));
+      const refs = members.flatMap((member) => {
+        const ref = parseErrandId(member);
+        return ref === null ? [] : [{ account, ...ref }];
+      });
+      return Promise.all(
+        refs.map(async (ref) => {
+          const key = REDIS_KEYS.item(account, ref.batch, ref.index);
+          const [nonce, digest, intentAt, intentFrom] = await redis.hmget(
+            key,
+            "nonce",
+            "digest",
+            "intent_at",
+            "intent_from",
+          );
+          const toMs = Number(intentAt ?? Number.NaN);
+          return { ref, nonce: nonce ?? null, digest: digest ?? null, fromMs: Number(intentFrom ?? toMs), toMs };
+        }),
+      );
+    },
+
+    /** Which of these predictions an attempt of the account holds. */
+    async boundAmong(
+      account: AccountName,
+      predictions: readonly PredictionId[],
+      nowMs: number,
+    ): Promise<ReadonlySet<PredictionId>> {
+      if (predictions.length === 0) return new Set();
+      const held = await Promise.all(
+        hoursBackFrom(nowMs).map((hour) => redis.hmget(REDIS_KEYS.bound(account, hour), ...predictions)),
+      );
+      return new Set(predictions.filter((_, at) => held.some((hour) => hour[at] != null)));
+    },
+
+    /** Notes a prediction that was bought for an attempt which holds another. Noting it again changes nothing. */
+    async addDuplicate({ account, batch }: AttemptRef, prediction: PredictionId): Promise<void> {
+      await redis.sadd(REDIS_KEYS.duplicates(account, batch), prediction);
     },
 
     /** Leaves word for whoever works on the attempt; answers where it stands, null if it isn't the item's any more. */
@@ -143,9 +208,9 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
     async takeMarks(
       { account, batch, index }: AttemptRef,
       status: string | null,
-    ): Promise<{ readonly woken: boolean; readonly cancel: boolean }> {
-      const [woken, cancel] = z
-        .tuple([z.number(), z.number()])
+    ): Promise<{ readonly woken: boolean; readonly cancel: boolean; readonly byList: boolean }> {
+      const [woken, cancel, byList] = z
+        .tuple([z.number(), z.number(), z.number()])
         .parse(
           await scripts.outlastTakeMarks(
             REDIS_KEYS.item(account, batch, index),
@@ -153,7 +218,7 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
             status ?? "",
           ),
         );
-      return { woken: woken === 1, cancel: cancel === 1 };
+      return { woken: woken === 1, cancel: cancel === 1, byList: byList === 1 };
     },
 
     /** Where an item stands, and its hash (empty once its attempt has ended). */
@@ -204,4 +269,9 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
 
 function raise(message: string): never {
   throw new Error(message);
+}
+
+function hoursBackFrom(nowMs: number): readonly number[] {
+  const hour = Math.floor(nowMs / HOUR);
+  return Array.from({ length: BOUND_HOURS + 1 }, (_, back) => hour - back);
 }

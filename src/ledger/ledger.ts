@@ -14,7 +14,7 @@ import { defineScripts } from "./scripts.ts";
 import { secretsOf } from "./secrets.ts";
 
 export type { BatchStanding, CancelWalk, FailureGroup, HoldAnswer } from "./batches.ts";
-export type { MoveAnswer, MoveOptions, OpenItemFields } from "./items.ts";
+export type { MoveAnswer, MoveOptions, OpenIntent, OpenItemFields } from "./items.ts";
 
 export type Ledger = ReturnType<typeof openLedger>;
 

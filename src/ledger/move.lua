@@ -3,6 +3,7 @@
 -- STATES (0 = 'waiting', …) is prepended from src/core/item.ts, which also decides which steps are legal.
 --
 -- KEYS  1 bytes    2 batch    3 item    4 open    5 unclear    6 account    7 returned    8 unfed    9 failures    10 latest
+--       11 claimed    12… predictions bound this hour, and in each of the hours before that are looked at
 -- ARGV  1 a JSON object:
 --         index, attempt, member (the errand's id), nowMs
 --         from      state numbers this step may start from
@@ -12,6 +13,7 @@
 --         prediction  optional: the id to bind
 --         handBack  true: nobody holds the errand any more, the feed is to give it out again
 --         set       fields for the item's hash, flat: name, value, name, value
+--         maxUnclear  with a claim: so many unclear items of the account turn it away
 --         sums      fields to add to the batch's sums when the attempt ends, flat: name, whole number as a string
 --         failure   optional, for the step that ends the attempt: the group of failures that this one belongs to
 --         hasFiles  true for the step that ends the attempt with files in the bucket
@@ -19,13 +21,17 @@
 --           when the item's intent was written (ms) or '' }
 --   moved    done, now or by an earlier send of this very script
 --   already  this attempt stands in `to` already
---   paused   a claim that a pause of the account or of the batch turned away; the row went back to the feed
+--   paused   a claim that a pause of the account or of the batch turned away, or too many unclear items; the row went
+--            back to the feed
+--   taken    a prediction to bind is another attempt's already: nothing was changed
 --   canceled a claim, or a claim given back, of an item that is to be canceled, alone or with its batch: it is canceled
 --            now, unbought
 --   lost     another attempt, another state, or another's nonce: nothing was changed
 
-local bytes, batch, item, open, unclear, account, returned, unfed, failures, latest = unpack(KEYS)
+local bytes, batch, item, open, unclear, account, returned, unfed, failures, latest, claimed, boundNow = unpack(KEYS)
 local MAX_GROUPS, MAX_LATEST, OTHERS = 100, 24, 'other errors'
+-- A prediction is asked for within an hour of its creation, by us and by the list.
+local BOUND_FOR_S = 3 * 3600
 local m = cjson.decode(ARGV[1])
 local id = string.match(m.member, '^[^-]+')
 
@@ -61,6 +67,16 @@ local function setState(number)
   redis.call('HINCRBY', batch, STATES[state], -1)
   redis.call('HINCRBY', batch, STATES[number], 1)
   if STATES[state] == 'unclear' then redis.call('ZREM', unclear, m.member) end
+  if STATES[state] == 'claimed' then redis.call('ZREM', claimed, m.member) end
+end
+
+-- Whose a prediction is; false: nobody's.
+local function holderOf(prediction)
+  for at = 12, #KEYS do
+    local holder = redis.call('HGET', KEYS[at], prediction)
+    if holder then return holder end
+  end
+  return false
 end
 
 local function close()
@@ -96,10 +112,16 @@ end
 
 if m.claim then
   if redis.call('HEXISTS', batch, 'canceled_at') == 1 then return cancelUnbought() end
-  if redis.call('HEXISTS', account, 'paused') == 1 or redis.call('HEXISTS', batch, 'paused') == 1 then
+  local crowded = redis.call('ZCARD', unclear) >= m.maxUnclear
+  if crowded or redis.call('HEXISTS', account, 'paused') == 1 or redis.call('HEXISTS', batch, 'paused') == 1 then
     giveToFeed()
     return answer('paused', state)
   end
+end
+
+if m.prediction then
+  local holder = holderOf(m.prediction)
+  if holder and holder ~= m.member then return answer('taken', state) end
 end
 
 local to = STATES[m.to]
@@ -128,8 +150,16 @@ elseif to == 'saved' or to == 'failed' or to == 'canceled' then
     redis.call('HSETNX', failures, 'example:' .. group, m.index)
   end
 else
-  if m.claim then redis.call('HSET', item, 'nonce', m.nonce, 'intent_at', m.nowMs) end
-  if m.prediction then redis.call('HSET', item, 'prediction_id', m.prediction) end
+  if m.claim then
+    redis.call('HSET', item, 'nonce', m.nonce, 'intent_at', m.nowMs)
+    redis.call('ZADD', claimed, m.nowMs, m.member)
+  end
+  if STATES[state] == 'waiting' and not m.claim then takeFromFeed() end
+  if m.prediction then
+    redis.call('HSET', item, 'prediction_id', m.prediction)
+    redis.call('HSET', boundNow, m.prediction, m.member)
+    redis.call('EXPIRE', boundNow, BOUND_FOR_S)
+  end
   if m.set and #m.set > 0 then redis.call('HSET', item, unpack(m.set)) end
   if to == 'unclear' then
     redis.call('ZREM', open, m.member)

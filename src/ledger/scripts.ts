@@ -26,7 +26,7 @@ export type Scripts = Readonly<
 >;
 
 export function defineScripts(redis: Redis): Scripts {
-  redis.defineCommand("outlastMove", { lua: STATE_TABLE + script("move.lua"), numberOfKeys: 10 });
+  redis.defineCommand("outlastMove", { lua: STATE_TABLE + script("move.lua"), numberOfKeys: 14 });
   redis.defineCommand("outlastMarkItem", { lua: script("mark-item.lua"), numberOfKeys: 2 });
   redis.defineCommand("outlastTakeMarks", { lua: script("take-marks.lua"), numberOfKeys: 2 });
   redis.defineCommand("outlastOpenBatch", { lua: script("open-batch.lua"), numberOfKeys: 3 });

@@ -29,6 +29,8 @@ import {
   notifyQueue,
   type QueueSpec,
   recordQueue,
+  sweepJobId,
+  sweepQueue,
 } from "./queues.ts";
 
 /** Batch rows wait behind singles, which have no priority and so come first. */
@@ -108,6 +110,11 @@ export function openQueues(redis: Redis) {
     async wakeFeed(account: AccountName): Promise<void> {
       await add(feedQueue, feedJobId(account), [account]);
       await promote(queue(feedQueue.name), feedJobId(account));
+    },
+
+    /** Makes sure that the account's sweep runs. */
+    async startSweep(account: AccountName): Promise<void> {
+      await add(sweepQueue, sweepJobId(account), [account]);
     },
 
     /** A plain job in a producer's own queue. */

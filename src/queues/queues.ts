@@ -149,6 +149,13 @@ export const feedQueue: QueueSpec<AccountErrand> = {
   concurrency: 8,
 };
 
+/** Likewise one errand per account that never ends. */
+export const sweepQueue: QueueSpec<AccountErrand> = { ...feedQueue, name: QUEUE_NAMES.sweep };
+
+export function sweepJobId(of: AccountName): string {
+  return `sweep-${of}`;
+}
+
 export function feedJobId(of: AccountName): string {
   return `feed-${of}`;
 }

@@ -1,7 +1,7 @@
 /**
  * Measures Outlast on the machine it runs on, and prints tables of numbers beside their goals:
  *
- *     npm run bench                     everything, about 10 minutes
+ *     npm run bench                     everything, about 12 minutes
  *     npm run bench -- pace memory      only these
  *     npm run bench -- --short          smaller sizes, under a minute each: a quick look, not a statement
  *
@@ -13,6 +13,7 @@
 import { cpus } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs, styleText } from "node:util";
+import { measureApi } from "./api.ts";
 import { measureMemory } from "./memory.ts";
 import { measurePace } from "./pace.ts";
 import { fixed } from "./table.ts";
@@ -24,6 +25,7 @@ const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<void>>
   pace: measurePace,
   throughput: measureThroughput,
   memory: measureMemory,
+  api: measureApi,
 };
 
 /** Busier before we begin, others are at work, and rates and CPU times say as much about them. */

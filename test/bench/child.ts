@@ -63,14 +63,16 @@ export class Child implements AsyncDisposable {
     throw new Error(`${this.#name} sends nothing any more`);
   }
 
-  /** Resolves when it has written these words to stderr. */
-  async says(words: string, timeoutMs: number = ANSWER_MS): Promise<void> {
+  /** Resolves with what matches in what it has written to stderr, when something does. */
+  async says(pattern: RegExp, timeoutMs: number = ANSWER_MS): Promise<RegExpExecArray> {
     const signal = AbortSignal.any([AbortSignal.timeout(timeoutMs), this.#gone.signal]);
-    while (!this.#log.includes(words)) {
+    for (;;) {
+      const match = pattern.exec(this.#log);
+      if (match !== null) return match;
       this.assertAlive();
       await once(this.#process.stderr ?? this.#process, "data", { signal }).catch((error: unknown) => {
         this.assertAlive();
-        throw new Error(`${this.#name} didn't say ${words} within ${timeoutMs} ms: ${this.#log}`, { cause: error });
+        throw new Error(`${this.#name} didn't say ${pattern} within ${timeoutMs} ms: ${this.#log}`, { cause: error });
       });
     }
   }

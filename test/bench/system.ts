@@ -42,6 +42,8 @@ export type System = AsyncDisposable & {
   readonly redisUrl: string;
   /** A worker with all stages; resolves when it works. */
   startWorker(execArgv?: readonly string[]): Promise<Child>;
+  /** The queue API, open to anybody on loopback; resolves when it listens, with its address. */
+  startServer(): Promise<{ readonly server: Child; readonly url: string }>;
   submit(rows: AsyncIterable<ReadRow>): Promise<BatchId>;
   counts(batch: BatchId): Promise<StateCounts>;
   /** Looks until it is so. Throws where a process ended by itself, or after `limitMs`. */
@@ -95,8 +97,16 @@ export async function startSystem({ emulator: settings, env, account, signal }: 
     async startWorker(execArgv = []) {
       const worker = held.use(new Child("workers/main.ts", { env: variables, execArgv }));
       children.push(worker);
-      await worker.says('"working"');
+      await worker.says(/"working"/);
       return worker;
+    },
+    async startServer() {
+      const server = held.use(
+        new Child("src/cli/cli.ts", { args: ["serve"], env: { ...variables, OUTLAST_PORT: "0" } }),
+      );
+      children.push(server);
+      const [, url = ""] = await server.says(/serving the API at (http:\S+)\/v1/);
+      return { server, url };
     },
     async submit(rows) {
       const options = { name: "bench", tenant: "default", account: known };

@@ -34,6 +34,7 @@ claim      waiting → claimed
 giveBack   claimed | unclear → waiting
 doubt      claimed → unclear
 bind       claimed | unclear → running
+adopt      waiting | claimed | unclear → running
 refuse     claimed | unclear → recording
 succeed    running → copying
 conclude   running → recording

@@ -19,12 +19,13 @@ import { ACCOUNT, accountName, batchNamed, NOON, newBatch, refOf, test } from ".
 
 const P1 = predictionId("p1");
 const P2 = predictionId("p2");
+const P3 = predictionId("p3");
 
 /** Takes an item to where a test needs it. */
 async function walk(ledger: Ledger, ref: AttemptRef, ...steps: readonly ItemStep[]): Promise<MoveAnswer> {
   let answer: MoveAnswer | null = null;
   for (const step of steps) {
-    const more = step === "claim" ? { nonce: "n" } : step === "bind" ? { predictionId: P1 } : {};
+    const more = step === "claim" ? { nonce: "n" } : step === "bind" ? { predictionId: predictionId(`p-${ref.index}`) } : {};
     answer = await ledger.move(ref, step, { nowMs: NOON, ...more });
     expect(answer.answer, step).toBe("moved");
   }
@@ -76,6 +77,8 @@ class Model {
   walkOver = false;
   sum = 0n;
   files = 0;
+  /** Who has which prediction, also after its end. */
+  readonly held = new Map<PredictionId, number>();
 
   constructor(attempts: readonly number[]) {
     this.items = attempts.map((attempt) => ({
@@ -96,7 +99,7 @@ class Model {
     if (claim && item.byte.state === "claimed" && item.nonce === op.nonce) return "moved";
     if (!claim && op.nonce !== undefined && item.nonce !== op.nonce) return "lost";
     if (answer === "already") {
-      return claim || (op.step === "bind" && item.prediction !== op.prediction) ? "lost" : "already";
+      return claim || (binds(op) && item.prediction !== op.prediction) ? "lost" : "already";
     }
     if (answer === "lost") return "lost";
     const waitsAgain = next.state === "waiting";
@@ -108,6 +111,7 @@ class Model {
       this.giveToFeed(item);
       return "paused";
     }
+    if (binds(op) && (this.held.get(op.prediction) ?? op.index) !== op.index) return "taken";
     if (isEnd(next.state)) {
       this.end(item, next.state);
       if (ENDS.includes(op.step)) Object.assign(this, { sum: this.sum + op.amount, files: this.files + 1 });
@@ -117,7 +121,11 @@ class Model {
     item.byte = next;
     item.place = next.state === "unclear" ? "unclear" : "open";
     if (claim) item.nonce = op.nonce ?? null;
-    if (op.step === "bind") item.prediction = op.prediction;
+    if (binds(op)) {
+      item.prediction = op.prediction;
+      this.held.set(op.prediction, op.index);
+      this.takeFromFeed(item);
+    }
     if (waitsAgain) Object.assign(item, { nonce: null, prediction: null });
     if (waitsAgain && (op.handBack || wasUnclear)) this.giveToFeed(item);
     return "moved";
@@ -181,9 +189,14 @@ class Model {
   }
 
   end(item: ModelItem, state: ItemState): void {
-    const wasReturned = item.returned;
     const byte = { ...item.byte, state };
-    Object.assign(item, { byte, nonce: null, prediction: null, place: null, returned: false, marked: false });
+    Object.assign(item, { byte, nonce: null, prediction: null, place: null, marked: false });
+    this.takeFromFeed(item);
+  }
+
+  takeFromFeed(item: ModelItem): void {
+    const wasReturned = item.returned;
+    item.returned = false;
     if (wasReturned && !this.items.some((one) => one.returned)) this.unfed = false;
   }
 
@@ -200,6 +213,8 @@ class Model {
     return this.items.filter((item) => !isEnd(item.byte.state)).length;
   }
 }
+
+const binds = ({ step }: Op) => step === "bind" || step === "adopt";
 
 const STEPS = Object.keys(ITEM_STEPS) as ItemStep[];
 const ENDS: readonly ItemStep[] = ["save", "fail", "cancel"];
@@ -219,7 +234,7 @@ const anyOp = (items: number): fc.Arbitrary<Op | Whole | Stretch | Mark> =>
           { weight: 5, arbitrary: fc.constantFrom(...STEPS) },
         ),
         nonce: fc.constantFrom("a", "b", undefined),
-        prediction: fc.constantFrom(P1, P2),
+        prediction: fc.constantFrom(P1, P2, P3),
         handBack: fc.boolean(),
         amount: fc.bigInt({ min: 0n, max: 10n ** 12n }),
         sends: fc.constantFrom(1 as const, 2 as const),
@@ -271,7 +286,7 @@ function optionsOf(op: Op): MoveOptions {
   return {
     nowMs: NOON,
     ...(nonce !== undefined && { nonce }),
-    ...(op.step === "bind" && { predictionId: op.prediction }),
+    ...(binds(op) && { predictionId: op.prediction }),
     ...(op.step === "giveBack" && op.handBack && { handBack: true }),
     ...(ENDS.includes(op.step) && {
       sums: { predict_time_ms: op.amount, output_bytes: 2n * op.amount, output_files: 1n },
@@ -349,6 +364,8 @@ async function compare(ledger: Ledger, redis: Redis, batch: Batch, model: Model)
       .toSorted();
   expect(await zset(redis, REDIS_KEYS.open(account))).toEqual(members((item) => item.place === "open"));
   expect(await zset(redis, REDIS_KEYS.unclear(account))).toEqual(members((item) => item.place === "unclear"));
+
+  expect(await zset(redis, REDIS_KEYS.claimed(account))).toEqual(members((item) => item.byte.state === "claimed"));
 
   const returned = model.items.flatMap((item, index) => (item.returned ? [String(index)] : []));
   expect((await redis.smembers(REDIS_KEYS.returned(account, id))).toSorted()).toEqual(returned);

@@ -9,7 +9,6 @@ import { predictionId } from "../../src/core/prediction.ts";
 import type { Ledger } from "../../src/ledger/ledger.ts";
 import { ACCOUNT, accountName, NOON, newBatch, refOf, test } from "../support/stages.ts";
 
-const P1 = predictionId("p1");
 
 async function opened(ledger: Pick<Ledger, "openBatch">, fields: Partial<Batch> = {}): Promise<Batch> {
   const batch = newBatch(fields);
@@ -23,7 +22,7 @@ const claim = (ledger: Pick<Ledger, "move">, ref: AttemptRef, nonce = "n") =>
 /** Takes an item to where a test needs it. */
 async function walk(ledger: Pick<Ledger, "move">, ref: AttemptRef, ...steps: readonly ItemStep[]): Promise<void> {
   for (const step of steps) {
-    const more = step === "claim" ? { nonce: "n" } : step === "bind" ? { predictionId: P1 } : {};
+    const more = step === "claim" ? { nonce: "n" } : step === "bind" ? { predictionId: predictionId(`p-${ref.batch}-${ref.index}`) } : {};
     expect((await ledger.move(ref, step, { nowMs: NOON, ...more })).answer, step).toBe("moved");
   }
 }
@@ -50,6 +49,11 @@ const WAY_TO = {
   unclear: ["claim", "doubt"],
 } as const satisfies Record<ItemState, readonly ItemStep[]>;
 const STATES = Object.keys(WAY_TO) as ItemState[];
+
+// So many unclear items of earlier tests would turn claims away.
+test.beforeEach(async ({ line: { redis } }) => {
+  await redis.del(REDIS_KEYS.unclear(ACCOUNT));
+});
 
 describe("a paused batch", () => {
   test("turns claims away and isn't to be fed; resumed, the rows that were turned away are", async ({
@@ -289,7 +293,7 @@ describe("a canceled batch", () => {
     expect(await ledger.untouched(account, NOON, 10)).toEqual([]);
   });
 
-  test("adds up after any stretches, in any order and however often", async ({ line: { ledger } }) => {
+  test("adds up after any stretches, in any order and however often", async ({ line: { ledger, redis } }) => {
     const world = fc.record({
       states: fc.array(fc.constantFrom(...STATES), { minLength: 1, maxLength: 12 }),
       walks: fc.array(fc.record({ from: fc.option(fc.nat(12)), limit: fc.integer({ min: 1, max: 5 }) }), {
@@ -298,6 +302,7 @@ describe("a canceled batch", () => {
     });
     await fc.assert(
       fc.asyncProperty(world, async ({ states, walks }) => {
+        await redis.del(REDIS_KEYS.unclear(ACCOUNT));
         const batch = await opened(ledger, { items: states.length });
         for (const [index, state] of states.entries()) await walk(ledger, refOf(batch, index), ...WAY_TO[state]);
         await ledger.cancelBatch(batch, NOON);
@@ -345,16 +350,16 @@ describe("a mark", () => {
     const ref = refOf(batch);
     await walk(ledger, ref, "claim", "bind");
     const take = () => ledger.takeMarks(ref, "processing");
-    expect(await take()).toEqual({ woken: false, cancel: false });
+    expect(await take()).toEqual({ woken: false, cancel: false, byList: false });
     await ledger.markItem(ref, "wake");
-    expect(await take()).toEqual({ woken: true, cancel: false });
-    expect(await take()).toEqual({ woken: false, cancel: false });
+    expect(await take()).toEqual({ woken: true, cancel: false, byList: false });
+    expect(await take()).toEqual({ woken: false, cancel: false, byList: false });
     await ledger.markItem(ref, "cancel");
     await ledger.markItem(ref, "wake");
-    expect(await take()).toEqual({ woken: true, cancel: true });
-    expect(await take()).toEqual({ woken: false, cancel: true });
+    expect(await take()).toEqual({ woken: true, cancel: true, byList: false });
+    expect(await take()).toEqual({ woken: false, cancel: true, byList: false });
     await walk(ledger, ref, "conclude", "cancel");
-    expect(await take()).toEqual({ woken: false, cancel: false });
+    expect(await take()).toEqual({ woken: false, cancel: false, byList: false });
     expect((await ledger.readItem(ref)).fields, "nothing is left of it").toEqual({});
   });
 
@@ -362,7 +367,7 @@ describe("a mark", () => {
     const batch = await opened(ledger);
     await walk(ledger, refOf(batch), "claim", "bind");
     await ledger.cancelBatch(batch, NOON);
-    expect(await ledger.takeMarks(refOf(batch), "starting")).toEqual({ woken: false, cancel: true });
+    expect(await ledger.takeMarks(refOf(batch), "starting")).toEqual({ woken: false, cancel: true, byList: false });
   });
 
   test("is taken together with the status that the poll saw, if it saw one", async ({ line: { ledger } }) => {

@@ -3,12 +3,13 @@ import { openAdmission } from "../../src/batches/admit-single.ts";
 import { BatchForgotten } from "../../src/batches/forgotten-batch.ts";
 import { readResults } from "../../src/batches/read-results.ts";
 import { InputRefused, readInputJob, type SingleInput } from "../../src/batches/single-input.ts";
+import type { Bucket } from "../../src/bucket/bucket.ts";
 import { parseRow, placeRows, readRow } from "../../src/bucket/input-parts.ts";
 import { type BatchId, type ItemId, OBJECT_KEYS, parseItemId, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { DAY } from "../../src/core/time.ts";
 import { type AdmitDeps, admitInputs } from "../../workers/admit-inputs.ts";
 import { dieAfter, everyCrash } from "../support/crash.ts";
-import { ACCOUNT, ADMITTING, accountName, type Line, NOON, objectsIn, test } from "../support/stages.ts";
+import { ACCOUNT, ADMITTING, accountName, type Line, MODEL, NOON, objectsIn, test } from "../support/stages.ts";
 
 type Wrap = <T extends object>(effects: T) => T;
 const asItIs: Wrap = (effects) => effects;
@@ -30,6 +31,11 @@ function told(): Pick<AdmitDeps, "warn" | "clock"> & { readonly said: string[] }
 function single(id: string, prompt = `prompt of ${id}`, more: Readonly<Record<string, unknown>> = {}): SingleInput {
   const data = { input: { prompt }, model: "outlast/text", id, ...more };
   return readInputJob({ jobId: "1", addedAtMs: NOON, data }, [ADMITTING]);
+}
+
+/** An input that can't come again. */
+function anonymous(prompt = "hello"): SingleInput {
+  return { ...single("unused", prompt), identity: null, row: { input: { prompt }, target: MODEL } };
 }
 
 /** Every row of the batch of an item, as its parts hold them. */
@@ -140,6 +146,133 @@ describe("an input", () => {
   });
 });
 
+describe("an input without an identity", () => {
+  test("is an item each time it comes, in a part of its own or with its twin, and leaves no key", async ({ line }) => {
+    await line.clear();
+    const here = open(line);
+    const alone = await here.admit(anonymous());
+    const twins = await Promise.all([here.admit(anonymous()), here.admit(anonymous())]);
+    expect(new Set([alone, ...twins]).size).toBe(3);
+    const batch = batchOf(alone);
+    await expectWhole(line, batch);
+    expect((await line.ledger.standing(ACCOUNT, batch))?.counts).toMatchObject({ waiting: 3, canceled: 0 });
+    expect(Object.keys(await objectsIn(line.bucket)).filter((key) => key.startsWith("keys/"))).toEqual([]);
+    const rows = (await partsOf(line, batch)).flat().map((text) => parseRow(text));
+    expect(new Set(rows.map(({ nonce }) => nonce)).size).toBe(3);
+    for (const { identity, input_sha256 } of rows) expect([identity, input_sha256]).toEqual([undefined, undefined]);
+  });
+
+  test("is answered with its row: when it was admitted, until when it may run, whom its client wants told", async ({
+    line,
+  }) => {
+    await line.clear();
+    const { bucket, ledger, queues, clock } = line;
+    const webhook = { url: "https://client.example/hook", events: ["completed"], base_url: "http://here" } as const;
+    const asked = { ...anonymous(), cancelAfterMs: 90_000, webhook, replyTo: "my-queue" };
+    const { item, row } = await openAdmission({ bucket, ledger, queues, clock }).admit(asked);
+    expect(row).toEqual({
+      input: { prompt: "hello" },
+      target: MODEL,
+      nonce: expect.any(String),
+      reply_to: "my-queue",
+      created_at: "2026-11-20T12:00:00.000Z",
+      deadline: "2026-11-20T12:01:30.000Z",
+      webhook,
+    });
+    const [[stored = ""] = []] = await partsOf(line, batchOf(item));
+    expect(parseRow(stored)).toEqual(row);
+  });
+
+  test("shares a part with others that have one, and each gets its own item", async ({ line }) => {
+    await line.clear();
+    const here = open(line);
+    const inputs = [single("a"), anonymous("x"), single("b"), anonymous("y"), single("a"), anonymous("x")];
+    const items = await Promise.all(inputs.map((input) => here.admit(input)));
+    expect(items[4], "the same input").toBe(items[0]);
+    expect(new Set(items).size).toBe(5);
+    const rows = (await partsOf(line, batchOf(items[0] as ItemId))).flat().map((text) => parseRow(text));
+    expect(items.map((item) => rows[parseItemId(item)?.index ?? -1]?.input)).toEqual(
+      inputs.map(({ row }) => row.input),
+    );
+  });
+
+  test("that loses the race for a part's number goes into the next, once", async ({ line }) => {
+    await line.clear();
+    const [here, there] = [open(line), open(line)];
+    const items = await Promise.all(
+      Array.from({ length: 40 }, (_, n) => (n % 2 === 0 ? here : there).admit(anonymous(`prompt ${n}`))),
+    );
+    expect(new Set(items).size).toBe(40);
+    const batch = batchOf(items[0] as ItemId);
+    await expectWhole(line, batch);
+    const rows = (await partsOf(line, batch)).flat().map((text) => parseRow(text));
+    expect(rows).toHaveLength(40);
+    expect(items.map((item) => rows[parseItemId(item)?.index ?? -1]?.input["prompt"])).toEqual(
+      items.map((_, n) => `prompt ${n}`),
+    );
+    expect((await line.ledger.standing(ACCOUNT, batch))?.counts).toMatchObject({ waiting: 40, canceled: 0 });
+  });
+});
+
+/** A bucket that carries the put of a part out, and then answers as it is told. */
+function bucketThat(bucket: Bucket, answer: (key: string) => Promise<boolean>): Bucket {
+  const putOnce: Bucket["putOnce"] = async (key, ...rest) => {
+    const wrote = await bucket.putOnce(key, ...rest);
+    return /input-\d+\.jsonl$/.test(key) ? answer(key) : wrote;
+  };
+  return new Proxy(bucket, {
+    get(target, name) {
+      const value: unknown = name === "putOnce" ? putOnce : Reflect.get(target, name, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+}
+
+describe("a part that was put", () => {
+  test("and is answered as taken, since the client of S3 sent it again, is still its own", async ({ line }) => {
+    await line.clear();
+    const bucket = bucketThat(line.bucket, async () => false);
+    const { ledger, queues, clock } = line;
+    const { item, row } = await openAdmission({ bucket, ledger, queues, clock }).admit(anonymous());
+    expect(row?.input).toEqual({ prompt: "hello" });
+    await expectWhole(line, batchOf(item));
+    expect(await partsOf(line, batchOf(item))).toHaveLength(1);
+    expect((await line.ledger.standing(ACCOUNT, batchOf(item)))?.counts.waiting).toBe(1);
+  });
+
+  test("and isn't there any more is published by nobody", async ({ line }) => {
+    await line.clear();
+    const bucket = bucketThat(line.bucket, async (key) => {
+      await line.bucket.delete(key);
+      return false;
+    });
+    const { ledger, queues, clock } = line;
+    await expect(openAdmission({ bucket, ledger, queues, clock }).admit(anonymous())).rejects.toThrow(
+      /input-0\.jsonl was there, and isn't any more/,
+    );
+    const [id] = await ledger.listBatches(1);
+    expect((await ledger.standing(ACCOUNT, id as BatchId))?.batch.items).toBe(0);
+  });
+
+  test("by somebody who died over it holds items of the next admission's batch: they are bought, too", async ({
+    line,
+  }) => {
+    await line.clear();
+    const { bucket, ledger, queues, clock } = line;
+    const dead = bucketThat(bucket, () => Promise.reject(new Error("the connection broke")));
+    const lost = openAdmission({ bucket: dead, ledger, queues, clock });
+    await expect(Promise.all([lost.admit(anonymous("lost 1")), lost.admit(anonymous("lost 2"))])).rejects.toThrow(
+      "the connection broke",
+    );
+    const item = await open(line).admit(anonymous("next"));
+    const batch = batchOf(item);
+    expect(parseItemId(item)?.index).toBe(2);
+    expect(await partsOf(line, batch)).toHaveLength(2);
+    await expectWhole(line, batch);
+    expect((await ledger.standing(ACCOUNT, batch))?.counts).toMatchObject({ waiting: 3, canceled: 0 });
+  });
+});
+
 test("five hundred inputs at once land in few parts, without holes, each its own item", async ({ line }) => {
   await line.clear();
   const admissions = [open(line), open(line)];
@@ -190,6 +323,36 @@ describe("killed after any effect and run again twice,", () => {
     for (const { diedAfter, n, seen } of crashes) {
       expect(seen, `died after ${diedAfter}, effect ${n}`).toEqual(undisturbed);
     }
+  });
+
+  test("an input without an identity is admitted each time it is tried, and its parts are whole", async ({ line }) => {
+    const { undisturbed, crashes } = await everyCrash<{ tried: number }, unknown>({
+      open: async () => {
+        await line.clear();
+        return { tried: 0 };
+      },
+      run: async (world, wrap) => {
+        world.tried++;
+        await open(line, wrap).admit(anonymous(`try ${world.tried}`));
+      },
+      look: async ({ tried }) => {
+        const [batch] = await line.ledger.listBatches(1);
+        if (batch === undefined) throw new Error("no batch was opened");
+        await expectWhole(line, batch);
+        const standing = await line.ledger.standing(ACCOUNT, batch);
+        const prompts = (await partsOf(line, batch)).flat().map((text) => parseRow(text).input["prompt"]);
+        // The dead one's own input, if its part was put; then those of the two tries after it, each once.
+        const expected = Array.from({ length: tried }, (_, n) => `try ${n + 1}`);
+        expect([expected, expected.slice(1)]).toContainEqual(prompts);
+        return {
+          counts: { ...standing?.counts, waiting: prompts.length },
+          waiting: standing?.counts.waiting === prompts.length,
+        };
+      },
+    });
+    expect(undisturbed).toMatchObject({ counts: { waiting: 3 }, waiting: true });
+    expect(crashes.map(({ diedAfter }) => diedAfter)).toContain("publishPart");
+    for (const { diedAfter, seen } of crashes) expect(seen, `died after ${diedAfter}`).toMatchObject({ waiting: true });
   });
 
   test("another input's admission completes the part that the dead one left", async ({ line }) => {

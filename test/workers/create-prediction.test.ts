@@ -16,7 +16,7 @@ import {
   REDIS_KEYS,
 } from "../../src/core/naming.ts";
 import { DEFAULT_POLL_POLICY } from "../../src/core/polling.ts";
-import { type Prediction, predictionId } from "../../src/core/prediction.ts";
+import { type Prediction, type PredictionId, predictionId } from "../../src/core/prediction.ts";
 import { HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
 import { type Provider, ProviderError } from "../../src/providers/provider.ts";
 import type { CreateErrand } from "../../src/queues/queues.ts";
@@ -99,6 +99,7 @@ function depsOf({ line, provider }: World): CreateDeps {
     },
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
     enqueueFollow: queues.follow,
+    bookDuplicate: async (ref, prediction) => ledger.addDuplicate(ref, prediction),
     enqueueRecord: queues.record,
     enqueueNotify: queues.notify,
     enqueueFinish: (ref) => queues.finish(ref.account, ref.batch),
@@ -226,19 +227,54 @@ describe("one create", () => {
     expect(await follows(world)).toHaveLength(1);
   });
 
-  test("says so loudly when its answer has no place any more", async ({ line }) => {
-    const world = await openWorld(line, answerNumber);
-    const deps = depsOf(world);
+  /** Sends, and lets somebody do something before the answer is bound. */
+  async function interrupted(world: World, meanwhile: () => Promise<unknown>): Promise<PredictionId[]> {
+    const surplus: PredictionId[] = [];
     const provider: CreateDeps["provider"] = {
       create: async (request, aborted) => {
         const made = await world.provider.create(request, aborted);
-        await line.ledger.move(world.errand, "bind", { nowMs: NOON, predictionId: predictionId("other") });
+        await meanwhile();
         return made;
       },
     };
-    const outcome = await run(world, { ...deps, provider });
-    expect(outcome).toMatchObject({ kind: "unrecoverable", reason: expect.stringContaining("p0") });
+    const bookDuplicate: CreateDeps["bookDuplicate"] = async (_ref, prediction) => {
+      surplus.push(prediction);
+    };
+    expect(await run(world, { ...depsOf(world), provider, bookDuplicate })).toEqual({ kind: "done" });
+    return surplus;
+  }
+
+  test("books its prediction as a duplicate where the attempt holds another by now", async ({ line }) => {
+    const world = await openWorld(line, answerNumber);
+    const other = { nowMs: NOON, predictionId: predictionId("other") };
+    expect(await interrupted(world, () => line.ledger.move(world.errand, "bind", other))).toEqual(["p0"]);
     expect((await line.ledger.readItem(world.errand)).fields.prediction_id).toBe("other");
+  });
+
+  test("binds its prediction, however late, where the attempt was given up and has none", async ({ line }) => {
+    const world = await openWorld(line, answerNumber);
+    const surplus = await interrupted(world, async () => {
+      await line.ledger.move(world.errand, "doubt", { nowMs: NOON });
+      await line.ledger.move(world.errand, "giveBack", { nowMs: NOON });
+    });
+    expect(surplus).toEqual([]);
+    expect(await line.ledger.readItem(world.errand)).toMatchObject({
+      state: "running",
+      fields: { prediction_id: "p0" },
+    });
+    expect(await line.ledger.returnedRows(ACCOUNT, world.batch, 10), "and the feed doesn't give it out").toEqual([]);
+    expect(await follows(world)).toHaveLength(1);
+  });
+
+  test("is unclear where its twin got the prediction that its own answer names", async ({ line }) => {
+    const world = await openWorld(line, answerNumber);
+    const twin = { ...world.errand, index: 1 };
+    const surplus = await interrupted(world, async () => {
+      await line.ledger.move(twin, "claim", { nowMs: NOON, nonce: "twin" });
+      await line.ledger.move(twin, "bind", { nowMs: NOON, nonce: "twin", predictionId: predictionId("p0") });
+    });
+    expect(surplus).toEqual([]);
+    expect([await stateOf(world), (await line.ledger.readItem(twin)).state]).toEqual(["unclear", "running"]);
   });
 
   test("gives its claim back, unsent, if the claim took too long or the process is stopping", async ({ line }) => {
@@ -479,7 +515,11 @@ describe("what a person canceled", () => {
     };
     await run(world, { ...depsOf(world), provider });
     expect(await stateOf(world)).toBe("running");
-    expect(await line.ledger.takeMarks(world.errand, "starting")).toEqual({ woken: false, cancel: true });
+    expect(await line.ledger.takeMarks(world.errand, "starting")).toEqual({
+      woken: false,
+      cancel: true,
+      byList: false,
+    });
   });
 });
 

@@ -436,7 +436,7 @@ describe("killed after any effect and run again twice,", () => {
     ["a success without files", succeeded("text"), 10_000, 4],
     ["a failure", predictionOf("p1", { status: "failed", error: "no" }), 10_000, 4],
     ["a poll of a running prediction", predictionOf("p1"), 10_000, 2],
-    ["a poll past the deadline", predictionOf("p1"), deadlineMs, 2],
+    ["a poll past the deadline", predictionOf("p1"), deadlineMs, 3],
     ["a prediction given up", predictionOf("p1"), deadlineMs + graceMs, 4],
   ])("%s ends as if nothing had happened", async ([, answer, ageMs, effects], { line }) => {
     const { undisturbed, crashes } = await everyCrash({

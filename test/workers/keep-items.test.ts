@@ -22,7 +22,7 @@ function depsOf(line: Line, revived: Revived[], feeds: string[] = []): KeepDeps 
     revive: async (ref, errand) => {
       revived.push({ id: errandId(ref), errand });
     },
-    reviveFeed: async (account) => {
+    reviveErrands: async (account) => {
       feeds.push(account);
     },
     unfinishedBatches: ledger.unfinishedBatches,
@@ -57,7 +57,7 @@ async function openWorld(line: Line): Promise<readonly AttemptRef[]> {
       await line.ledger.move(ref, step, {
         nowMs: NOON,
         ...(step === "claim" && { nonce: "n" }),
-        ...(step === "bind" && { predictionId: predictionId("p") }),
+        ...(step === "bind" && { predictionId: predictionId(`p${n}`) }),
       });
     }
   }

@@ -1,0 +1,157 @@
+/**
+ * Whose is a prediction on the provider's list? What an unclear attempt is resolved by, where no webhook told.
+ *
+ * The provider keeps no reference of ours, so a prediction is told by its input. Only difference proves anything: a
+ * prediction is *provably other* if a scalar of its input differs from ours that the provider can't have changed. Our
+ * keys are compared; keys it added are ignored, and one it left out proves nothing. URLs and data URLs (which it may
+ * replace by copies of its own) and secrets (which it hides) are wild cards on either side. Model and version never
+ * exclude: the list may show an alias.
+ *
+ * Identical attempts, those of one digest, can't be told apart, and needn't be: they are resolved as a group. Nothing is
+ * decided on a guess. A prediction that could be of two groups is of none, and as long as it is there neither group is
+ * known to be absent.
+ */
+
+import type { PredictionId } from "./prediction.ts";
+
+/** An attempt whose request was sent. */
+export type Intent<Key> = {
+  readonly key: Key;
+  /** Of what was sent: equal for identical attempts. */
+  readonly digest: string;
+  readonly input: Readonly<Record<string, unknown>>;
+  /** When it was sent, on the provider's clock: between these two, which are the same but for a claim that Redis lost. */
+  readonly fromMs: number;
+  readonly toMs: number;
+};
+
+export type ListedPrediction = {
+  readonly id: PredictionId;
+  /** As the list shows it; anything but an object shows nothing. */
+  readonly input: unknown;
+  /** On the provider's clock; NaN where it can't be read. */
+  readonly createdAtMs: number;
+};
+
+export type Evidence<Key> = {
+  readonly unclear: readonly Intent<Key>[];
+  /** Requests that haven't been answered yet: a prediction may be theirs, too. */
+  readonly unanswered: readonly Intent<Key>[];
+  /** Predictions of the list that no attempt of ours holds. */
+  readonly unbound: readonly ListedPrediction[];
+  /** Whether the list was read so that a prediction of this intent that isn't in it surely isn't there (`isClean`). */
+  readonly isClean: (intent: Intent<Key>) => boolean;
+  /** A prediction is created so much before its intent at the earliest (clocks differ), and so much after it at the latest. */
+  readonly earliestMs: number;
+  readonly latestMs: number;
+};
+
+export type Resolution<Key> = {
+  readonly bound: readonly { readonly key: Key; readonly prediction: PredictionId }[];
+  /** Surely not accepted by the provider: they may be sent again. */
+  readonly absent: readonly Key[];
+};
+
+export function resolveUnclear<Key>(evidence: Evidence<Key>): Resolution<Key> {
+  const groups = Map.groupBy(evidence.unclear, ({ digest }) => digest);
+  const waiting = Map.groupBy(evidence.unanswered, ({ digest }) => digest);
+  const candidates = new Map(
+    evidence.unbound.map((prediction) => [prediction, digestsOf(prediction, evidence)] as const),
+  );
+
+  const bound: { readonly key: Key; readonly prediction: PredictionId }[] = [];
+  const absent: Key[] = [];
+  for (const [digest, intents] of groups) {
+    // A twin's answer is still on its way, and with it one of these predictions.
+    if (waiting.has(digest)) continue;
+    const possible = [...candidates].filter(([, digests]) => digests.has(digest));
+    const own = possible.filter(([, digests]) => digests.size === 1).map(([prediction]) => prediction);
+    const oldestFirst = intents.toSorted((a, b) => a.fromMs - b.fromMs);
+    const pairs = own
+      .toSorted((a, b) => a.createdAtMs - b.createdAtMs)
+      .slice(0, oldestFirst.length)
+      .map((prediction, at) => ({ intent: oldestFirst[at] as Intent<Key>, prediction }));
+    bound.push(...pairs.map(({ intent, prediction }) => ({ key: intent.key, prediction: prediction.id })));
+    // Whatever could be one of the rest keeps all of the rest unclear.
+    if (possible.length > pairs.length) continue;
+    absent.push(...oldestFirst.slice(pairs.length).flatMap((intent) => (evidence.isClean(intent) ? intent.key : [])));
+  }
+  return { bound, absent };
+}
+
+/** The digests of all attempts that a prediction could be of. */
+function digestsOf<Key>(prediction: ListedPrediction, evidence: Evidence<Key>): ReadonlySet<string> {
+  const { unclear, unanswered, earliestMs, latestMs } = evidence;
+  return new Set(
+    [...unclear, ...unanswered]
+      .filter(
+        ({ fromMs, toMs, input }) =>
+          // Whose time can't be read could be of any.
+          !(prediction.createdAtMs < fromMs - earliestMs) &&
+          !(prediction.createdAtMs > toMs + latestMs) &&
+          couldBe(input, prediction.input),
+      )
+      .map(({ digest }) => digest),
+  );
+}
+
+const MAX_DEPTH = 32;
+
+/** False only where the listed input is provably another's. */
+export function couldBe(ours: unknown, listed: unknown, depth = 0): boolean {
+  if (depth === MAX_DEPTH) return true;
+  if (isObject(ours)) {
+    if (!isObject(listed)) return true;
+    return Object.entries(ours).every(
+      ([key, value]) => !Object.hasOwn(listed, key) || couldBe(value, listed[key], depth + 1),
+    );
+  }
+  if (Array.isArray(ours)) {
+    if (!Array.isArray(listed)) return true;
+    const both: readonly unknown[] = ours.slice(0, listed.length);
+    return both.every((value, at) => couldBe(value, listed[at], depth + 1));
+  }
+  if (!isScalar(listed) || !isScalar(ours) || isWild(ours) || isWild(listed)) return true;
+  return sameScalar(ours, listed);
+}
+
+type Scalar = string | number | boolean;
+
+/** A value that is null may be the provider's way to leave a key out. */
+function isScalar(value: unknown): value is Scalar {
+  return typeof value === "string" || typeof value === "number" || typeof value === "boolean";
+}
+
+/** What the provider may show otherwise than it was sent: addresses of files, and what it takes for a secret. */
+function isWild(value: Scalar): boolean {
+  if (typeof value !== "string") return false;
+  return (
+    /^\s*(?:data:|[a-z][a-z0-9+.-]*:\/\/)/i.test(value) ||
+    /^(?:\*{3,}|•{3,}|\[?redacted\]?|\[?secret\]?)$/i.test(value.trim())
+  );
+}
+
+/** As far as a store of JSON may round and trim it. */
+function sameScalar(ours: Scalar, listed: Scalar): boolean {
+  if (typeof ours === "number" && typeof listed === "number") {
+    return Math.abs(ours - listed) <= 1e-6 * Math.max(Math.abs(ours), Math.abs(listed));
+  }
+  const [a, b] = [textOf(ours), textOf(listed)];
+  return a === b || isCut(a, b) || isCut(b, a);
+}
+
+function textOf(value: Scalar): string {
+  return String(value).normalize("NFC").trim();
+}
+
+/** A long text may be shown by its beginning. */
+const SHORTEST_CUT = 200;
+
+function isCut(whole: string, shown: string): boolean {
+  const beginning = shown.replace(/(?:…|\.{3})$/, "");
+  return beginning.length >= SHORTEST_CUT && whole.startsWith(beginning);
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

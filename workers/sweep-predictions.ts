@@ -1,0 +1,212 @@
+/**
+ * Resolves unclear items by evidence: reads the provider's list, once for all of an account, and decides by what it shows.
+ *
+ * What can only be an unclear item's prediction is bound to it, and followed and saved like any other, also where it has
+ * ended. What surely isn't there, which only a clean sweep can say, is sent again, held or failed, as the account's policy
+ * has it. Everything in doubt is held, until the next sweep or a person knows better.
+ *
+ * Providers without a list are not swept: their unclear items wait for a person.
+ *
+ * If this process dies:
+ *   before a step         nothing has happened; the next sweep decides again.
+ *   after a bind          the item runs; the keeper gives it its errand, if that was lost.
+ *   after a give-back     the item waits, and the feed gives it out.
+ * Every step names the intent that it was decided for: where another has been written since, it changes nothing.
+ */
+
+import type { StoredRow } from "../src/bucket/input-parts.ts";
+import { type Intent, type ListedPrediction, resolveUnclear } from "../src/core/matching.ts";
+import type { AccountName, AttemptRef } from "../src/core/naming.ts";
+import { errandId } from "../src/core/naming.ts";
+import type { StageOutcome } from "../src/core/outcome.ts";
+import type { PredictionId } from "../src/core/prediction.ts";
+import type { Ending } from "../src/core/receipt.ts";
+import { isClean, type SweepPolicy, sweptSpan } from "../src/core/sweeping.ts";
+import { MINUTE, SECOND } from "../src/core/time.ts";
+import type { MoveAnswer, MoveOptions, OpenIntent } from "../src/ledger/ledger.ts";
+import { type Provider, ProviderAnswerError, ProviderError } from "../src/providers/provider.ts";
+
+/** What becomes of an item whose request surely never arrived. */
+export type UnclearPolicy = "resend" | "hold" | "fail";
+
+export type SweepDeps = {
+  readonly account: AccountName;
+  readonly provider: Pick<Provider, "list">;
+  readonly intents: (
+    account: AccountName,
+    which: "unclear" | "claimed",
+    limit: number,
+  ) => Promise<readonly OpenIntent[]>;
+  readonly readRow: (ref: AttemptRef) => Promise<StoredRow>;
+  readonly boundAmong: (
+    account: AccountName,
+    predictions: readonly PredictionId[],
+    nowMs: number,
+  ) => Promise<ReadonlySet<PredictionId>>;
+  readonly move: (ref: AttemptRef, step: "bind" | "giveBack" | "refuse", options: MoveOptions) => Promise<MoveAnswer>;
+  readonly keepEnding: (ref: AttemptRef, ending: Ending) => Promise<string>;
+  readonly enqueueFollow: (
+    ref: AttemptRef,
+    prediction: { readonly id: PredictionId; readonly startedAtMs: number; readonly deadlineAtMs: number | null },
+    delayMs: number,
+  ) => Promise<void>;
+  readonly enqueueRecord: (ref: AttemptRef) => Promise<void>;
+  readonly wakeFeed: (account: AccountName) => Promise<void>;
+  readonly warn: (fields: Readonly<Record<string, unknown>>, message: string) => void;
+  readonly policy: SweepPolicy;
+  readonly whenAbsent: UnclearPolicy;
+  readonly clock: () => number;
+};
+
+const PAUSE_MS = 15 * SECOND;
+/** The feed halts at twenty unclear items; more can come from claims that Redis lost. */
+const MAX_INTENTS = 10_000;
+/** A hundred predictions each: more than the longest span can hold at ten creates a second. */
+const MAX_PAGES = 500;
+
+type Sent = Intent<OpenIntent>;
+
+export async function sweepPredictions(deps: SweepDeps, signal: AbortSignal): Promise<StageOutcome> {
+  await resolveByList(deps, signal);
+  return { kind: "snooze", untilMs: deps.clock() + PAUSE_MS };
+}
+
+async function resolveByList(deps: SweepDeps, signal: AbortSignal): Promise<void> {
+  const open = await deps.intents(deps.account, "unclear", MAX_INTENTS);
+  if (open.length === 0 || deps.provider.list === undefined) return;
+
+  const sweep = await readList(open, deps, signal);
+  if (sweep === null) return;
+  // Read after the list: a request that was answered meanwhile has its prediction bound by now.
+  const unclear = await withRows(await deps.intents(deps.account, "unclear", MAX_INTENTS), sweep.offsetMs, deps);
+  const unanswered = await withRows(await deps.intents(deps.account, "claimed", MAX_INTENTS), sweep.offsetMs, deps);
+  const bound = await deps.boundAmong(
+    deps.account,
+    sweep.listed.map(({ id }) => id),
+    deps.clock(),
+  );
+  const swept = new Set(open.map(({ ref, nonce }) => `${errandId(ref)} ${nonce}`));
+  const resolution = resolveUnclear<OpenIntent>({
+    unclear: unclear.filter(({ key }) => swept.has(`${errandId(key.ref)} ${key.nonce}`)),
+    // One that became unclear since the list was asked for is in no sweep yet, and may own what the list shows.
+    unanswered: [...unanswered, ...unclear.filter(({ key }) => !swept.has(`${errandId(key.ref)} ${key.nonce}`))],
+    unbound: sweep.listed.filter(({ id }) => !bound.has(id)),
+    isClean: (intent) => sweep.complete && isClean(intent, sweep.readAtMs, deps.policy),
+    earliestMs: deps.policy.skewMs,
+    latestMs: deps.policy.requestDeadlineMs + deps.policy.skewMs,
+  });
+  for (const { key, prediction } of resolution.bound) await bind(key, prediction, deps);
+  for (const intent of resolution.absent) await settleAbsent(intent, deps);
+}
+
+type Sweep = {
+  readonly listed: readonly ListedPrediction[];
+  /** Whether every page of the span was read. */
+  readonly complete: boolean;
+  /** When reading began, on the provider's clock. */
+  readonly readAtMs: number;
+  /** To be added to a moment on our clock to get the provider's. */
+  readonly offsetMs: number;
+};
+
+/** Null: there is nothing that a list can prove any more, or it can't be read now. */
+async function readList(open: readonly OpenIntent[], deps: SweepDeps, signal: AbortSignal): Promise<Sweep | null> {
+  const { provider, policy, clock } = deps;
+  const startedAtMs = clock();
+  const listed: ListedPrediction[] = [];
+  let offsetMs = 0;
+  let next: string | undefined;
+  try {
+    for (let page = 0; page < MAX_PAGES; page++) {
+      const span = sweptSpan(
+        open.map((one) => onProvidersClock(one, offsetMs)),
+        clock() + offsetMs,
+        policy,
+      );
+      if (span === null) return null;
+      const query = { after: iso(span.afterMs - CLOCKS_MS), before: iso(span.beforeMs + CLOCKS_MS) };
+      const answer = await provider.list?.(next === undefined ? query : { next }, signal);
+      if (answer === undefined) return null;
+      if (page === 0) {
+        // Without its word on the time, the provider's clock is believed to be ours.
+        const serverMs = answer.serverDate?.getTime() ?? startedAtMs;
+        if (Math.abs(serverMs - startedAtMs) > CLOCKS_MS) {
+          deps.warn(
+            { account: deps.account, byMs: serverMs - startedAtMs },
+            "the provider's clock is far from ours; unclear items are held",
+          );
+          return null;
+        }
+        offsetMs = serverMs - startedAtMs;
+      }
+      for (const { id, createdAt } of answer.predictions) {
+        listed.push({ id, input: answer.inputs.get(id), createdAtMs: Date.parse(createdAt ?? "") });
+      }
+      next = answer.next;
+      if (next === undefined) return { listed, complete: true, readAtMs: startedAtMs + offsetMs, offsetMs };
+    }
+  } catch (error) {
+    if (!(error instanceof ProviderError || error instanceof ProviderAnswerError)) throw error;
+    deps.warn({ account: deps.account, err: error }, "the provider's list can't be read now; unclear items are held");
+    return null;
+  }
+  return { listed, complete: false, readAtMs: startedAtMs + offsetMs, offsetMs };
+}
+
+/** The provider's clock and ours may be so far apart, before a sweep knows it. */
+const CLOCKS_MS = 10 * MINUTE;
+
+function onProvidersClock({ fromMs, toMs }: OpenIntent, offsetMs: number): { fromMs: number; toMs: number } {
+  return { fromMs: fromMs + offsetMs, toMs: toMs + offsetMs };
+}
+
+async function withRows(intents: readonly OpenIntent[], offsetMs: number, deps: SweepDeps): Promise<readonly Sent[]> {
+  const sent: Sent[] = [];
+  for (const intent of intents) {
+    const { input, target } = await deps.readRow(intent.ref);
+    const digest = intent.digest ?? JSON.stringify([target, input]);
+    sent.push({ key: intent, digest, input, ...onProvidersClock(intent, offsetMs) });
+  }
+  return sent;
+}
+
+async function bind({ ref, nonce, toMs }: OpenIntent, prediction: PredictionId, deps: SweepDeps): Promise<void> {
+  const nowMs = deps.clock();
+  const moved = await deps.move(ref, "bind", {
+    nowMs,
+    predictionId: prediction,
+    set: { by_list: "1" },
+    ...(nonce !== null && { nonce }),
+  });
+  if (moved.answer !== "moved" && moved.answer !== "already") return;
+  deps.warn({ item: errandId(ref), prediction }, "an unclear item's prediction was found on the provider's list");
+  await deps.enqueueFollow(ref, { id: prediction, startedAtMs: toMs, deadlineAtMs: null }, 0);
+}
+
+async function settleAbsent({ ref, nonce }: OpenIntent, deps: SweepDeps): Promise<void> {
+  const named = { nowMs: deps.clock(), ...(nonce !== null && { nonce }) };
+  switch (deps.whenAbsent) {
+    case "hold":
+      return;
+    case "resend": {
+      const moved = await deps.move(ref, "giveBack", named);
+      if (moved.answer !== "moved") return;
+      deps.warn({ item: errandId(ref) }, "an unclear item's request surely never arrived; it is sent again");
+      return deps.wakeFeed(deps.account);
+    }
+    case "fail": {
+      const error =
+        "its request was never answered, and surely never arrived; the account's policy is not to send it again";
+      const ending: Ending = { end: "failed", error, answer: null, copied: [] };
+      const moved = await deps.move(ref, "refuse", { ...named, set: { ending: await deps.keepEnding(ref, ending) } });
+      if (moved.answer !== "lost") await deps.enqueueRecord(ref);
+      return;
+    }
+    default:
+      deps.whenAbsent satisfies never;
+  }
+}
+
+function iso(ms: number): string {
+  return new Date(ms).toISOString();
+}
