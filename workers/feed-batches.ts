@@ -139,7 +139,7 @@ async function feedBatch(standing: BatchStanding, share: number, deps: FeedDeps)
     if (place !== undefined) errands.push(errandOf(account, batch, attempt, place));
   }
   const fresh = Math.min(share - errands.length, items - before, WINDOW_ROWS - (before % WINDOW_ROWS));
-  const places = fresh > 0 ? await deps.placeRows(account, batch, before, fresh) : [];
+  const places = await nextPlaces(account, batch, before, fresh, deps);
   if (kind === "file" && places.length > 0 && before % WINDOW_ROWS === 0) {
     const last = Math.min(before + WINDOW_ROWS, items) - 1;
     await deps.noteWindow(batch, { n: before / WINDOW_ROWS, first: before, last });
@@ -149,6 +149,17 @@ async function feedBatch(standing: BatchStanding, share: number, deps: FeedDeps)
   await deps.enqueueCreates(errands, kind);
   const after = before + places.length;
   return (await deps.advance(account, batch, { before, after }, errands, deps.clock())) ? errands.length : 0;
+}
+
+/** Over as many parts as it takes: those of singles are often of one row. */
+async function nextPlaces(account: AccountName, batch: BatchId, from: number, count: number, deps: FeedDeps) {
+  const places: (RowPlace & { readonly index: number })[] = [];
+  while (places.length < count) {
+    const more = await deps.placeRows(account, batch, from + places.length, count - places.length);
+    if (more.length === 0) break;
+    places.push(...more);
+  }
+  return places;
 }
 
 function errandOf(

@@ -1,6 +1,6 @@
 /**
  * A whole system as it runs in production, for tests of whole runs: a private Redis that syncs every write, the
- * emulator, a folder for a bucket, and workers as processes of their own that can be killed.
+ * emulator, a folder for a bucket, and workers and servers as processes of their own that can be killed.
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
@@ -31,10 +31,12 @@ export type Fleet = AsyncDisposable & {
   /** The settings of every process of this fleet. */
   readonly env: Readonly<Record<string, string>>;
   /** All stages, unless some are named. */
-  startWorker(stages?: readonly string[], env?: Readonly<Record<string, string>>): WorkerProcess;
+  startWorker(stages?: readonly string[], env?: Readonly<Record<string, string>>): FleetProcess;
+  /** `outlast serve` on a free port of loopback; resolves when it listens. */
+  startServer(env?: Readonly<Record<string, string>>): Promise<ServerProcess>;
 };
 
-export type WorkerProcess = {
+export type FleetProcess = {
   readonly pid: number;
   /** SIGKILL: nothing is closed, nothing is told. */
   kill(): Promise<void>;
@@ -43,6 +45,9 @@ export type WorkerProcess = {
   /** What it wrote to stderr. */
   log(): string;
 };
+
+/** `url`: without a path, `http://127.0.0.1:PORT`. */
+export type ServerProcess = FleetProcess & { readonly url: string };
 
 /** Limits are a matter of the tests that name them. */
 const UNLIMITED = {
@@ -73,10 +78,19 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
     ...options.env,
   };
   const services = opened.use(await openServices(readConfig(env), "command"));
-  const workers: ChildProcess[] = [];
+  const children: ChildProcess[] = [];
   opened.defer(async () => {
-    await Promise.all(workers.map((worker) => ended(worker, "SIGKILL")));
+    await Promise.all(children.map((child) => ended(child, "SIGKILL")));
   });
+  const start = (args: readonly string[], own: Readonly<Record<string, string>>): WatchedProcess => {
+    const child = spawn(process.execPath, args, {
+      cwd: PROJECT,
+      env: { PATH: process.env["PATH"] ?? "", ...env, ...own },
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    children.push(child);
+    return watched(child);
+  };
   const held = opened.move();
   return {
     redis,
@@ -84,27 +98,46 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
     services,
     folder,
     env,
-    startWorker(stages = [], own = {}) {
-      const child = spawn(process.execPath, ["workers/main.ts", ...stages], {
-        cwd: PROJECT,
-        env: { PATH: process.env["PATH"] ?? "", ...env, ...own },
-        stdio: ["ignore", "ignore", "pipe"],
-      });
-      workers.push(child);
-      let log = "";
-      child.stderr?.on("data", (chunk: Buffer) => {
-        log = (log + chunk.toString()).slice(-100_000);
-      });
-      return {
-        pid: child.pid ?? 0,
-        log: () => log,
-        kill: async () => {
-          await ended(child, "SIGKILL");
-        },
-        stop: () => ended(child, "SIGTERM"),
-      };
+    startWorker: (stages = [], own = {}) => start(["workers/main.ts", ...stages], own),
+    async startServer(own = {}) {
+      const server = start(["src/cli/cli.ts", "serve"], { OUTLAST_PORT: "0", ...own });
+      return { ...server, url: await server.shows(/serving the API at (http:\S+)\/v1,/) };
     },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
+  };
+}
+
+type WatchedProcess = FleetProcess & {
+  /** What the pattern's group finds in the log, once it is there. Throws if the process ends without it. */
+  shows(pattern: RegExp): Promise<string>;
+};
+
+function watched(child: ChildProcess): WatchedProcess {
+  let log = "";
+  let look = () => {};
+  child.stderr?.on("data", (chunk: Buffer) => {
+    log = (log + chunk.toString()).slice(-100_000);
+    look();
+  });
+  return {
+    pid: child.pid ?? 0,
+    log: () => log,
+    kill: async () => {
+      await ended(child, "SIGKILL");
+    },
+    stop: () => ended(child, "SIGTERM"),
+    shows(pattern) {
+      const { promise, resolve, reject } = Promise.withResolvers<string>();
+      look = () => {
+        const [, found] = pattern.exec(log) ?? [];
+        if (found !== undefined) resolve(found);
+      };
+      look();
+      child.once("close", (code) =>
+        reject(new Error(`it ended (${code}) without showing ${String(pattern)}:\n${log}`)),
+      );
+      return promise;
+    },
   };
 }
 

@@ -1,10 +1,10 @@
-/** An S3 server for tests: miniflare's local R2 on loopback, with signatures enforced, its data in a temporary folder. */
+/** An S3 server for tests: the local one, on loopback, its data in a temporary folder. */
 
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Miniflare } from "miniflare";
 import type { S3Settings } from "../../src/bucket/s3-bucket.ts";
+import { LOCAL_S3_PATH, startLocalS3 } from "../../src/embedded/local-s3.ts";
 
 export type S3Server = {
   /** The bucket that exists there; no other does. */
@@ -19,22 +19,15 @@ export type S3Server = {
 
 export async function startS3Server(): Promise<S3Server> {
   const folder = await mkdtemp(join(tmpdir(), "outlast-s3-"));
+  const bucket = "blobs";
   const credentials = { accessKeyId: "test-key", secretAccessKey: "test-secret" };
-  const miniflare = new Miniflare({
-    host: "127.0.0.1",
-    port: 0,
-    modules: true,
-    script: "export default { fetch() { return new Response('here'); } };",
-    cf: false,
-    r2Persist: folder,
-    r2Buckets: { BLOBS: { id: "blobs", s3Credentials: credentials } },
-  });
-  const url = await miniflare.ready;
+  const host = "127.0.0.1";
+  const server = await startLocalS3({ host, publicHost: host, port: 0, folder, bucket, credentials });
   return {
-    bucket: "blobs",
-    settings: { endpoint: `http://127.0.0.1:${url.port}/cdn-cgi/local/r2/s3`, region: "auto", credentials },
+    bucket,
+    settings: { endpoint: `http://${host}:${server.port}${LOCAL_S3_PATH}`, region: "auto", credentials },
     stop: async () => {
-      await miniflare.dispose();
+      await server.stop();
       await rm(folder, { recursive: true, force: true });
     },
   };
