@@ -7,6 +7,7 @@ import { type HostRule, parseHostRule } from "./bucket/addresses.ts";
 import type { Bucket } from "./bucket/bucket.ts";
 import { openBucket } from "./bucket/open-bucket.ts";
 import { type AccountConfig, type Config, ConfigError, type Secret } from "./config.ts";
+import { SECOND } from "./core/time.ts";
 import { connectRedis, type RedisUse, requireSoundRedis } from "./ledger/connect-redis.ts";
 import { type Ledger, openLedger } from "./ledger/ledger.ts";
 import { COMETAPI_TARGETS, createCometApi } from "./providers/cometapi.ts";
@@ -54,6 +55,9 @@ const MORE_OUTPUT_HOSTS = ["storage.googleapis.com", "api.replicate.com", "strea
 /** A client may be told anywhere in public, over https. */
 const ANY_PUBLIC_HOST = "*";
 
+/** A client waits for each answer. */
+const SERVER_BUCKET_DEADLINE_MS = 8 * SECOND;
+
 /** Who may see an account's token, should a file ask for it: the provider's own delivery domain, if it has one. */
 const TOKEN_HOSTS: Readonly<Record<AccountConfig["provider"], readonly string[]>> = {
   replicate: [...DELIVERY_HOSTS, "api.replicate.com"],
@@ -82,6 +86,7 @@ export async function openServices(config: Config, use: RedisUse): Promise<Comma
 
   const bucket = await openBucket(config.bucket, {
     ...(config.s3Endpoint !== null && { endpoint: config.s3Endpoint }),
+    ...(use === "server" && { deadlineMs: SERVER_BUCKET_DEADLINE_MS }),
   });
   opened.defer(() => bucket.close());
 

@@ -1,7 +1,7 @@
 /**
  * Admits single inputs: notes who they are, gives each a place in today's batch of singles, and opens it for feeding.
  *
- * Singles that arrive within 5 ms share a part of the batch's input. The part, written once under its number, is
+ * Singles that arrive within 5 ms, or while a part is being written, share a part of the batch's input. The part, written once under its number, is
  * what decides: who writes part n appends its rows behind all earlier ones. Then each input's identity is noted,
  * then the part is published in Redis. Order of effects, and what a crash leaves after each:
  *
@@ -16,17 +16,19 @@
  */
 
 import { createHash, randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import DataLoader from "dataloader";
 import type { Bucket } from "../bucket/bucket.ts";
 import { indexSingles, parseRow, type StoredRow } from "../bucket/input-parts.ts";
 import { type Identity, readBatch, readIdentity, writeBatch, writeIdentity } from "../bucket/records.ts";
 import type { Batch } from "../core/batch.ts";
 import { type BatchId, batchIdFrom, type ItemId, itemId, OBJECT_KEYS } from "../core/naming.ts";
+import { SECOND } from "../core/time.ts";
 import type { Ledger } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
 import { requireRemembered } from "./forgotten-batch.ts";
 import { inputDigest } from "./input-digest.ts";
-import { IdentityTaken, type SingleInput } from "./single-input.ts";
+import { AdmissionBusy, IdentityTaken, type SingleInput } from "./single-input.ts";
 
 const SHARED_PART_MS = 5;
 const MAX_PART_ROWS = 1_000;
@@ -34,6 +36,9 @@ const MAX_PART_BYTES = 64 * 1024 * 1024;
 const MAX_ROUNDS = 1_000;
 const MAX_LOADERS = 1_000;
 const WAKE_EVERY_MS = 100;
+/** Whose turn hasn't come by then is better told so: where a part takes as long, something is wrong. */
+const LONGEST_QUEUE_MS = 5 * SECOND;
+const BUSY = "too many inputs wait to be admitted; this one was not";
 
 /** `row`: as it was stored now; null where the identity was known before, and the item with it. */
 export type Admitted = { readonly item: ItemId; readonly row: StoredRow | null };
@@ -45,6 +50,8 @@ type Entry = {
   /** Null where the input can't come again. */
   readonly key: ReturnType<typeof OBJECT_KEYS.identity> | null;
   readonly digest: string;
+  /** When it came. */
+  readonly sinceMs: number;
 };
 
 /** A part's number, and the index of its first row. */
@@ -86,7 +93,12 @@ export function openAdmission(deps: {
         previous = run.catch(() => undefined);
         return run;
       },
-      { cache: false, maxBatchSize: MAX_PART_ROWS, batchScheduleFn: (flush) => setTimeout(flush, SHARED_PART_MS) },
+      {
+        cache: false,
+        maxBatchSize: MAX_PART_ROWS,
+        // What comes while a part is being written shares the next one.
+        batchScheduleFn: (flush) => void Promise.all([previous, sleep(SHARED_PART_MS)]).then(flush),
+      },
     );
     loaders.set(batch.id, loader);
     return loader;
@@ -95,6 +107,10 @@ export function openAdmission(deps: {
   /** An answer for each entry: its item, or why it is refused. */
   async function admitGroup(batch: Batch, entries: readonly Entry[]): Promise<(Admitted | Error)[]> {
     const answers = new Map<Entry, Admitted | Error>();
+    for (const entry of entries) {
+      if (deps.clock() - entry.sinceMs > LONGEST_QUEUE_MS) answers.set(entry, new AdmissionBusy(BUSY));
+    }
+    if (answers.size === entries.length) return entries.map(() => new AdmissionBusy(BUSY));
     /** The highest index that was named of each batch by identities noted earlier. */
     const promised = new Map<BatchId, number>();
     for (let round = 0; round < MAX_ROUNDS; round++) {
@@ -209,7 +225,7 @@ export function openAdmission(deps: {
 
   return {
     async admit(input) {
-      return (await loaderOf(input)).load(entryOf(input));
+      return (await loaderOf(input)).load(entryOf(input, deps.clock()));
     },
   };
 }
@@ -236,11 +252,12 @@ function singlesBatch({ tenant, account }: SingleInput, nowMs: number): Batch {
   };
 }
 
-function entryOf(input: SingleInput): Entry {
+function entryOf(input: SingleInput, sinceMs: number): Entry {
   const digest = inputDigest(input.row);
   return {
     input,
     digest,
+    sinceMs,
     key: input.identity === null ? null : OBJECT_KEYS.identity(input.tenant, digestOf(input.identity)),
   };
 }

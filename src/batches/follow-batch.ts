@@ -42,11 +42,12 @@ export async function requireReport(
 
 /**
  * The batch as it stands now, then again after each change. Ends when nothing more happens without a person: all
- * items have ended and the results are written, or what is left waits for a paused account or is unclear. Aborting
+ * items have ended and the results are written, or what is left waits for a paused account, or is unclear and nobody but a
+ * person can tell any more. Aborting
  * `signal` ends it early, and touches no batch. One small question to Redis a second, however large the batch.
  */
 export async function* followBatch(
-  ledger: Pick<Ledger, "accountOf" | "standing" | "pausedReason">,
+  ledger: Pick<Ledger, "accountOf" | "standing" | "pausedReason" | "resolvesByItself">,
   batch: BatchId,
   { signal, pollMs = SECOND }: { readonly signal?: AbortSignal; readonly pollMs?: number } = {},
 ): AsyncGenerator<BatchReport, void, undefined> {
@@ -57,7 +58,9 @@ export async function* followBatch(
     const text = JSON.stringify(report);
     if (text !== shown) yield report;
     shown = text;
-    if (isSettled(progressIn(report), report.paused) && !awaitsResults(report, kind)) return;
+    const rests = isSettled(progressIn(report), report.paused) && !awaitsResults(report, kind);
+    const resolves = rests && report.unclear > 0 && (await ledger.resolvesByItself(report.account, Date.now()));
+    if (rests && !resolves) return;
     await sleep(pollMs, undefined, signal === undefined ? {} : { signal }).catch(() => undefined);
   }
 }

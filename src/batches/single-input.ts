@@ -26,6 +26,11 @@ export class InputRefused extends Error {
 /** The same identity came before, with another input. */
 export class IdentityTaken extends InputRefused {}
 
+/** Nothing was admitted; trying again may help. */
+export class AdmissionBusy extends Error {
+  override readonly name = "AdmissionBusy";
+}
+
 /** What admission needs to know of an account. */
 export type AdmittingAccount = { readonly name: AccountName; readonly targets: ReadonlySet<Target["kind"]> };
 

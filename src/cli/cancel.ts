@@ -6,12 +6,13 @@
 import { Command } from "commander";
 import { cancelItem } from "../batches/cancel-item.ts";
 import { findItem } from "../batches/find-item.ts";
-import { findBatch, UnknownBatch } from "../batches/follow-batch.ts";
+import { findBatch } from "../batches/follow-batch.ts";
 import { holdBatch } from "../batches/hold-batch.ts";
 import { number } from "../core/figures.ts";
 import { type ItemEnd, type ItemState, isEnd } from "../core/item.ts";
 import { parseItemId } from "../core/naming.ts";
 import { type CommandServices, openServices } from "../wiring.ts";
+import { CommandError } from "./failures.ts";
 import { OUTLAST, say } from "./output.ts";
 import { commandConfig } from "./settings.ts";
 
@@ -46,7 +47,7 @@ async function cancelBatch(services: CommandServices, text: string): Promise<voi
 
 async function cancelOne(services: CommandServices, text: string): Promise<void> {
   const item = await findItem(services, text);
-  if (item === null) throw new UnknownBatch(text);
+  if (item === null) throw new CommandError(`there is no item ${text} here: see ${OUTLAST} status`);
   if (isEnd(item.state)) return say(`item ${text} has ended already: ${item.state}`);
   const stands = await cancelItem(item, item.row, { ...services, clock: Date.now });
   if (stands === "canceled") return say(`item ${text} is canceled; it was never bought`);

@@ -1,40 +1,119 @@
 /**
- * The dashboard as one Fastify plugin: bull-board at `/queues`, which shows the jobs, and `/jobs/<errand id>`, which
- * follows one item through its stages. Read-only: the board's server refuses every write. It asks nobody who they
- * are; the server around it listens on loopback only.
+ * What people open in a browser, as two Fastify plugins: the board, bull-board at `/queues`, which shows the jobs and
+ * refuses every write; and the pages, where things are done. They ask nobody who they are: the server around them does,
+ * and not the same of both, since the board shows every tenant's jobs.
  */
 
 import { createBullBoard } from "@bull-board/api";
 import { FastifyAdapter } from "@bull-board/fastify";
-import type { FastifyPluginAsync } from "fastify";
+import type { FastifyPluginAsync, FastifyRequest } from "fastify";
 import type { Redis } from "ioredis";
+import type { Predictions } from "../batches/read-predictions.ts";
+import type { Bucket } from "../bucket/bucket.ts";
 import type { AccountName } from "../core/naming.ts";
-import { openBoardQueues } from "./board-queues.ts";
-import { type JobPageDeps, jobPages } from "./job-page.ts";
+import type { Ledger } from "../ledger/ledger.ts";
+import type { Queues } from "../queues/enqueue.ts";
+import type { Client } from "../server/clients.ts";
+import type { Links } from "../server/links.ts";
+import { sendProblem } from "../server/problems.ts";
+import { assetRoutes, assetUrl } from "./assets.ts";
+import { batchPage } from "./batch-page.ts";
+import { openBatchSights } from "./batch-sights.ts";
+import { type BoardQueues, openBoardQueues } from "./board-queues.ts";
+import { BOARD, type Viewer } from "./frame.ts";
+import type { FileUrl } from "./gallery.ts";
+import { itemPage } from "./item-page.ts";
+import { listPage } from "./list-page.ts";
+import { openLive } from "./live.ts";
+import { answerProblemPages } from "./problem-page.ts";
 import { redact } from "./showing.ts";
 
-export type DashboardDeps = Omit<JobPageDeps, "findErrand" | "board"> & {
+export type DashboardDeps = {
   readonly redis: Redis;
-  readonly accounts: readonly { readonly name: AccountName; readonly baseUrl: string }[];
+  readonly bucket: Bucket;
+  readonly ledger: Ledger;
+  readonly queues: Queues;
+  readonly accounts: readonly {
+    readonly name: AccountName;
+    readonly baseUrl: string;
+    readonly createsPerMinute: number;
+  }[];
+  readonly predictions: Predictions;
+  /** Of the kept files. */
+  readonly links: Pick<Links, "of">;
+  readonly mayOpenBoard: (client: Client) => boolean;
+  /** Nobody is asked for a key. */
+  readonly open: boolean;
   /** Predictions are made up, not bought. */
   readonly emulated: boolean;
+  readonly clock: () => number;
 };
 
-const BOARD = "/queues";
 /** Every open tab costs Redis six commands a queue and poll. */
 const POLL_SECONDS = 5;
 /** The board's page asks Google for fonts; nobody else needs to hear that it is open. */
 const BOARD_POLICY =
   "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'self'";
 
-export function dashboard(deps: DashboardDeps): FastifyPluginAsync {
-  return async (app) => {
-    const queues = openBoardQueues(
-      deps.redis,
-      deps.accounts.map((account) => account.name),
-    );
-    app.addHook("onClose", () => queues.close());
+export type Dashboard = {
+  readonly board: FastifyPluginAsync;
+  readonly pages: FastifyPluginAsync;
+  readonly close: () => Promise<void>;
+};
 
+export function openDashboard(deps: DashboardDeps): Dashboard {
+  const queues = openBoardQueues(deps.redis, deps.accounts);
+  return { board: board(deps, queues), pages: pages(deps, queues), close: queues.close };
+}
+
+function pages(deps: DashboardDeps, queues: BoardQueues): FastifyPluginAsync {
+  const { ledger, predictions, accounts, emulated } = deps;
+  const live = openLive();
+  const sights = openBatchSights(deps);
+
+  const viewerOf = ({ client }: Pick<FastifyRequest, "client">): Viewer => ({
+    tenant: client.tenant,
+    role: client.role,
+    known: !deps.open,
+    mayAct: client.role !== "viewer",
+    mayOpenBoard: deps.mayOpenBoard(client),
+  });
+
+  /** As on the page's own host: signed, so that a picture needs no password of its own. */
+  async function fileUrls(): Promise<FileUrl> {
+    const { fileUrl } = await deps.links.of({ protocol: "http", host: "localhost" });
+    return (item, key) => {
+      const { pathname, search } = new URL(fileUrl(item, key));
+      return `${pathname}${search}`;
+    };
+  }
+
+  return async (app) => {
+    const common = { sights, live, viewerOf, fileUrls, emulated };
+    // A browser's form sends its fields so; ours have none.
+    app.addContentTypeParser(
+      "application/x-www-form-urlencoded",
+      { parseAs: "string", bodyLimit: 1_000 },
+      (_request, _text, done) => done(null, null),
+    );
+    app.addHook("preClose", async () => live.close());
+    answerProblemPages(app, common);
+    await app.register(assetRoutes);
+    await app.register(listPage(common));
+    await app.register(batchPage({ ...common, ledger, holding: deps, queueUrl: (name) => boardUrl(queues, name) }));
+    await app.register(
+      itemPage({ ...common, predictions, canceling: deps, accounts, findErrands: queues.findErrands }),
+    );
+  };
+}
+
+function boardUrl(queues: BoardQueues, queue: string): string | null {
+  const name = queues.boardNameOf(queue);
+  return name === null ? null : `${BOARD}/queue/${encodeURIComponent(name)}`;
+}
+
+function board(deps: DashboardDeps, queues: BoardQueues): FastifyPluginAsync {
+  return async (app) => {
     const server = new FastifyAdapter().setBasePath(BOARD);
     createBullBoard({
       queues: [...queues.adapters],
@@ -46,6 +125,9 @@ export function dashboard(deps: DashboardDeps): FastifyPluginAsync {
         },
         uiConfig: {
           boardTitle: "Outlast",
+          boardLogo: { path: assetUrl("icon.svg"), width: 22, height: 22 },
+          favIcon: { default: assetUrl("icon.svg"), alternative: assetUrl("icon.svg") },
+          miscLinks: [{ text: "Batches", url: "/batches" }],
           hideDocsLink: true,
           sortQueues: true,
           pollingInterval: { showSetting: false, forceInterval: POLL_SECONDS },
@@ -55,13 +137,15 @@ export function dashboard(deps: DashboardDeps): FastifyPluginAsync {
         },
       },
     });
-    await app.register(async (board) => {
-      // What the hook returned would become the body.
-      board.addHook("onSend", async (_request, reply) => {
-        reply.header("content-security-policy", BOARD_POLICY);
-      });
-      await board.register(server.registerPlugin(), { prefix: BOARD });
+    // Its queues refuse writes themselves; what it does to all of them at once is refused here.
+    app.addHook("onRequest", async ({ method }, reply) => {
+      if (method === "GET" || method === "HEAD") return;
+      return sendProblem(reply.header("allow", "GET, HEAD"), 405, "the board only shows: things are done at /batches");
     });
-    await app.register(jobPages({ ...deps, board: BOARD, findErrand: queues.findErrand }));
+    // What the hook returned would become the body.
+    app.addHook("onSend", async (_request, reply) => {
+      reply.header("content-security-policy", BOARD_POLICY);
+    });
+    await app.register(server.registerPlugin(), { prefix: BOARD });
   };
 }

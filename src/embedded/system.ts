@@ -21,7 +21,7 @@ import { type Config, readConfig } from "../config.ts";
 import { SECOND } from "../core/time.ts";
 import { type Emulator, startEmulator } from "../emulator/emulator.ts";
 import type { EmulatorOptions } from "../emulator/options.ts";
-import { buildServer, listen, requireLoopback } from "../server/server.ts";
+import { buildServer, listen, requireKeysBeyondLoopback } from "../server/server.ts";
 import { type CommandServices, openServices } from "../wiring.ts";
 import type { RedisServer } from "./redis-ownership.ts";
 import { startRedisServer } from "./redis-server.ts";
@@ -68,7 +68,7 @@ const EMULATOR_TOKEN = "r8_emulator";
 export async function startSystem(options: SystemOptions): Promise<System> {
   const { log } = options;
   const asked = readConfig(options.env);
-  requireLoopback(asked.host);
+  requireKeysBeyondLoopback(asked);
   await requireNoOther(asked.stateDir);
   const broken = Promise.withResolvers<string>();
   await using opened = new AsyncDisposableStack();
@@ -84,7 +84,7 @@ export async function startSystem(options: SystemOptions): Promise<System> {
 
   const app = await buildServer({ ...services, emulated: emulator !== null, log });
   opened.defer(() => app.close());
-  const dashboardUrl = await listen(app, config.host, config.port);
+  const dashboardUrl = await listen(app, config);
 
   await options.beforeWork?.(services);
   const workers = opened.use(

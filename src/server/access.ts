@@ -23,6 +23,9 @@ declare module "fastify" {
 
 export type AccessDeps = { readonly clients: Clients; readonly limits: Limits };
 
+const BEARER = 'Bearer realm="outlast"';
+const BASIC = 'Basic realm="Outlast: any name, and an API key as the password", charset="UTF-8"';
+
 /** For routes that programs ask. */
 export function requireKey(app: FastifyInstance, { clients, limits }: AccessDeps): void {
   app.addHook("onRequest", async (request, reply) => {
@@ -30,7 +33,8 @@ export function requireKey(app: FastifyInstance, { clients, limits }: AccessDeps
     if (config.open === true) return;
     const client = clients.identify(request.headers.authorization);
     if (client === null) {
-      reply.header("www-authenticate", 'Bearer realm="outlast"');
+      // A line each: of one line with both a browser reads the first.
+      reply.header("www-authenticate", followsLink(request) ? [BEARER, BASIC] : BEARER);
       return sendProblem(reply, 401, "this needs an API key, as Authorization: Bearer …");
     }
     request.client = client;
@@ -40,7 +44,7 @@ export function requireKey(app: FastifyInstance, { clients, limits }: AccessDeps
     }
   });
   app.addHook("preValidation", async ({ client, bodyBytes }) => {
-    if (bodyBytes > 0) await limits.take(client, "bytes", bodyBytes);
+    if (bodyBytes > 0) await limits.meter(client, "bytes")(bodyBytes);
   });
 }
 
@@ -53,10 +57,7 @@ export function requirePerson(
   app.addHook("onRequest", async (request, reply) => {
     const client = clients.identify(request.headers.authorization);
     if (client === null) {
-      reply.header(
-        "www-authenticate",
-        'Basic realm="Outlast: any name, and an API key as the password", charset="UTF-8"',
-      );
+      reply.header("www-authenticate", BASIC);
       return sendProblem(reply, 401, "this needs an API key, as the password; the name is free");
     }
     request.client = client;
@@ -69,6 +70,11 @@ export function requirePerson(
       if (!comesFromOurPage(request)) return sendProblem(reply, 403, "this was sent by another site's page");
     }
   });
+}
+
+/** A page's link to the results, or to the API's description, is opened with the password that opened the page. */
+function followsLink({ headers }: FastifyRequest): boolean {
+  return headers.accept?.includes("text/html") === true;
 }
 
 /** A browser sends the password by itself, whoever's page asks it to: so what changes something must come from ours. */

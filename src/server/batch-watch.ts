@@ -11,7 +11,6 @@ import { SECOND } from "../core/time.ts";
 
 const LOOK_MS = SECOND;
 
-/** `version`: differs where the report does. */
 export type Look = { readonly version: string; readonly report: BatchReport };
 
 export type BatchWatch = {
@@ -32,7 +31,7 @@ export function openBatchWatch(read: (id: BatchId) => Promise<BatchReport | null
   const closing = new AbortController();
 
   async function look(id: BatchId, one: Watched): Promise<void> {
-    while (one.watchers > 0 && !one.gone) {
+    while (one.watchers > 0 && !one.gone && !closing.signal.aborted) {
       // Redis out of reach: what was seen last stands until it is back.
       const report = await read(id).catch(() => one.latest?.report);
       const latest = report == null ? null : { version: versionOf(report), report };
@@ -83,6 +82,7 @@ export function openBatchWatch(read: (id: BatchId) => Promise<BatchReport | null
   };
 }
 
-function versionOf(report: BatchReport): string {
+/** Differs where the report does. */
+export function versionOf(report: BatchReport): string {
   return createHash("sha256").update(JSON.stringify(report)).digest("base64url").slice(0, 16);
 }

@@ -17,8 +17,9 @@ import { type BatchId, itemId, parseBatchId } from "../core/naming.ts";
 import type { Target } from "../core/prediction.ts";
 import { readTargetChoice } from "../core/rows.ts";
 import type { BatchStanding, Ledger } from "../ledger/ledger.ts";
-import type { BatchWatch } from "./batch-watch.ts";
+import { type BatchWatch, versionOf } from "./batch-watch.ts";
 import type { Client } from "./clients.ts";
+import { askerGone } from "./leaving.ts";
 import type { Limits } from "./limits.ts";
 import type { Links } from "./links.ts";
 import { HttpProblem, invalidInput, typeNotTaken } from "./problems.ts";
@@ -32,6 +33,8 @@ export type BatchesDeps = {
   readonly results: ResultsSource;
   readonly ledger: Pick<Ledger, "accountOf" | "standing" | "pausedReason" | "failuresOf" | "listTenantBatches">;
   readonly watch: BatchWatch;
+  /** Between two signs of life of a stream of events. */
+  readonly heartbeatMs: number;
   readonly limits: Limits;
   readonly links: Links;
 };
@@ -111,6 +114,7 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
     app.get(
       "/batches/:id/results",
       {
+        exposeHeadRoute: false, // all of it would be read, to be dropped
         schema: {
           summary: "What became of each item, a line of JSON each, in input order; also while the batch runs",
           tags: ["batches"],
@@ -130,6 +134,7 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
     app.get(
       "/batches/:id/events",
       {
+        exposeHeadRoute: false,
         schema: {
           summary: "The batch as it changes, as server-sent events; Last-Event-ID resumes",
           tags: ["batches"],
@@ -138,9 +143,11 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
         },
       },
       async (request, reply) => {
-        const { standing } = await find(request.params.id, request);
-        const seen = request.headers["last-event-id"];
-        return sendEvents(reply, eventsOf(standing.batch.id, request.signal, String(seen ?? "")));
+        const { standing, report } = await find(request.params.id, request);
+        const seen = String(request.headers["last-event-id"] ?? "");
+        // Where a stream has ended a browser comes back by itself, unless it is told so that there is no more.
+        if (report.finished_at !== null && seen === versionOf(report)) return reply.code(204).send();
+        return sendEvents(reply, eventsOf(standing.batch.id, askerGone(reply), seen), deps.heartbeatMs);
       },
     );
 
@@ -220,19 +227,24 @@ function rowsIn({ body, headers }: FastifyRequest): AsyncIterable<Buffer> {
 }
 
 async function* counted(body: AsyncIterable<Buffer>, client: Client, limits: Limits): AsyncGenerator<Buffer> {
+  const take = limits.meter(client, "bytes");
   for await (const chunk of body) {
-    await limits.take(client, "bytes", chunk.length);
+    await take(chunk.length);
     yield chunk;
   }
 }
 
 async function* limited(rows: AsyncIterable<RowReading>, client: Client, limits: Limits): AsyncGenerator<RowReading> {
-  let count = 0;
+  const take = limits.meter(client, "rows");
+  let untaken = 0;
   for await (const row of rows) {
-    if (count % ROWS_AT_ONCE === 0) await limits.take(client, "rows", ROWS_AT_ONCE);
-    count++;
+    if (++untaken === ROWS_AT_ONCE) {
+      await take(untaken);
+      untaken = 0;
+    }
     yield row;
   }
+  if (untaken > 0) await take(untaken); // nothing is submitted before this has ended
 }
 
 function targetOf(choice: { readonly [Kind in Target["kind"]]?: string | undefined }): Target | undefined {

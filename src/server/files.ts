@@ -3,6 +3,7 @@
  * opened by the tenant's key or by the signature in its address. Models write what is in it: it never runs as a page.
  */
 
+import { Readable } from "node:stream";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import fresh from "fresh";
@@ -98,7 +99,7 @@ export function fileRoutes(deps: FilesDeps): FastifyPluginAsyncZod {
     const { start, end } = range ?? { start: 0, end: bytes - 1 };
     if (range !== null) reply.code(206).header("content-range", `bytes ${start}-${end}/${bytes}`);
     reply.header("content-length", end - start + 1);
-    if (request.method === "HEAD") return reply.send();
+    if (request.method === "HEAD") return reply.send(Readable.from([])); // of nothing, Fastify would say that it has no bytes
     const stream = await deps.bucket.getStream(key, { start, length: end - start + 1 });
     if (stream === null)
       return sendProblem(reply.removeHeader("content-length"), 404, "the file is gone from the bucket");

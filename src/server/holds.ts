@@ -5,7 +5,6 @@
 
 import { isEnd } from "../core/item.ts";
 import type { AttemptRef } from "../core/naming.ts";
-
 import type { Ledger } from "../ledger/ledger.ts";
 
 const LOOK_MS = 100;
@@ -57,7 +56,7 @@ export function openHolds(ledger: Pick<Ledger, "readStates">): Holds {
 
   return {
     async untilEnded(ref, forMs, signal) {
-      if (closed || held.size >= MAX_HELD) return false;
+      if (closed || signal.aborted || held.size >= MAX_HELD) return false;
       const { promise, resolve } = Promise.withResolvers<boolean>();
       const one: Held = { ref, untilMs: performance.now() + forMs, release: resolve };
       const leave = () => release(one, false);

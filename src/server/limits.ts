@@ -14,22 +14,40 @@ const WINDOW_SECONDS = 60;
 export type Limits = {
   /** Takes so much of what is left; throws an HttpProblem, 429, where that isn't enough. */
   readonly take: (client: Client, what: keyof ApiLimits, amount: number) => Promise<void>;
+  /** The same for one request that comes in pieces; what is too much all alone is a 413, since waiting doesn't help. */
+  readonly meter: (client: Client, what: keyof ApiLimits) => (amount: number) => Promise<void>;
 };
 
 export function openLimits(limits: ApiLimits): Limits {
   const limiters = Object.fromEntries(
     Object.entries(limits).map(([what, points]) => [what, new RateLimiterMemory({ points, duration: WINDOW_SECONDS })]),
   ) as Record<keyof ApiLimits, RateLimiterMemory>;
+
+  async function take(client: Client, what: keyof ApiLimits, amount: number): Promise<void> {
+    try {
+      await limiters[what].consume(client.id, amount);
+    } catch (refused) {
+      if (!(refused instanceof RateLimiterRes)) throw refused;
+      throw new HttpProblem(429, `this key's limit of ${limits[what]} ${what} a minute is used up`, {
+        retryAfterSeconds: refused.msBeforeNext / SECOND,
+      });
+    }
+  }
+
   return {
-    async take(client, what, amount) {
-      try {
-        await limiters[what].consume(client.id, amount);
-      } catch (refused) {
-        if (!(refused instanceof RateLimiterRes)) throw refused;
-        throw new HttpProblem(429, `this key's limit of ${limits[what]} ${what} a minute is used up`, {
-          retryAfterSeconds: refused.msBeforeNext / SECOND,
-        });
-      }
+    take,
+    meter(client, what) {
+      let total = 0;
+      return async (amount) => {
+        total += amount;
+        if (total > limits[what]) {
+          throw new HttpProblem(
+            413,
+            `this key may send ${limits[what]} ${what} a minute, and no more at once: split it`,
+          );
+        }
+        await take(client, what, amount);
+      };
     },
   };
 }

@@ -11,6 +11,8 @@ output files are kept in your bucket. An official client works with \`baseUrl\` 
 Beyond it: an \`Idempotency-Key\` header makes a repeated POST the same prediction, and \`/v1/batches\` takes files of a
 million rows.`;
 
+const describeRoute = createJsonSchemaTransform({ zodToJsonConfig: { unrepresentable: "any" } });
+
 /** Before any route, so that it hears of them. */
 export async function describeApi(app: FastifyInstance): Promise<void> {
   await app.register(swagger, {
@@ -20,7 +22,9 @@ export async function describeApi(app: FastifyInstance): Promise<void> {
       components: { securitySchemes: { key: { type: "http", scheme: "bearer" } } },
       security: [{ key: [] }],
     },
-    transform: createJsonSchemaTransform({ zodToJsonConfig: { unrepresentable: "any" } }),
+    // Pages and the board are no part of the API.
+    transform: (route) =>
+      route.url.startsWith("/v1/") ? describeRoute(route) : { url: route.url, schema: { hide: true } },
     transformObject: jsonSchemaTransformObject,
   });
   await app.register(swaggerUi, {

@@ -15,13 +15,14 @@ import type { FoundPrediction, Predictions } from "../batches/read-predictions.t
 import { type AdmittingAccount, chooseAccount, type SingleInput } from "../batches/single-input.ts";
 import { type HostRule, judgeUrl } from "../bucket/addresses.ts";
 import { isEnd } from "../core/item.ts";
-import { itemId, parseItemId } from "../core/naming.ts";
+import { type BatchId, parseBatchId, parseItemId } from "../core/naming.ts";
 import type { Target } from "../core/prediction.ts";
 import { asUnfinished, type PredictionView } from "../core/prediction-view.ts";
 import { readRow } from "../core/rows.ts";
 import { SECOND } from "../core/time.ts";
 import { readCancelAfter, readIdempotencyKey, readPrefer } from "./headers.ts";
 import type { Holds } from "./holds.ts";
+import { askerGone } from "./leaving.ts";
 import type { Links } from "./links.ts";
 import { HttpProblem, invalidInput } from "./problems.ts";
 import * as schemas from "./schemas.ts";
@@ -39,7 +40,7 @@ export type PredictionsDeps = {
 };
 
 /** What is asked of a request beside what its route reads. */
-type Asker = Pick<FastifyRequest, "client" | "headers" | "protocol" | "host" | "signal">;
+type Asker = Pick<FastifyRequest, "client" | "headers" | "protocol" | "host">;
 
 type Created = {
   readonly code: 201 | 202;
@@ -69,7 +70,7 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
         const { version, ...body } = request.body;
         // `owner/name` alone stands for what the model runs now; with an id behind it, for that version.
         const kind = version.includes("/") && !version.includes(":") ? "model" : "version";
-        const { code, headers, view } = await create({ kind, text: version, body }, request);
+        const { code, headers, view } = await create({ kind, text: version, body }, request, askerGone(reply));
         return reply.code(code).headers(headers).send(view);
       },
     );
@@ -92,7 +93,7 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
         async (request, reply) => {
           const { owner, name } = request.params;
           const asked = { kind, text: `${owner}/${name}`, body: request.body };
-          const { code, headers, view } = await create(asked, request);
+          const { code, headers, view } = await create(asked, request, askerGone(reply));
           return reply.code(code).headers(headers).send(view);
         },
       );
@@ -138,10 +139,10 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
           response: found,
         },
       },
-      async (request) => {
+      async (request, reply) => {
         const prediction = await find(request.params.id, request);
         const state = await cancelItem(prediction, prediction.row, deps.canceling);
-        if (!isEnd(state)) await deps.holds.untilEnded(prediction, CANCEL_WAIT_MS, request.signal);
+        if (!isEnd(state)) await deps.holds.untilEnded(prediction, CANCEL_WAIT_MS, askerGone(reply));
         return deps.predictions.view(await find(prediction.id, request), await deps.links.of(request));
       },
     );
@@ -156,6 +157,7 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
   async function create(
     asked: { readonly kind: Target["kind"]; readonly text: string; readonly body: CreateBody },
     request: Asker,
+    gone: AbortSignal,
   ): Promise<Created> {
     const { client, headers } = request;
     const hold = readPrefer(headers["prefer"]);
@@ -167,7 +169,7 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
     if (place === null) throw new TypeError(`admission answered no item: ${item}`);
     const ended =
       hold !== null &&
-      (await deps.holds.untilEnded({ account: single.account, ...place }, hold.seconds * SECOND, request.signal));
+      (await deps.holds.untilEnded({ account: single.account, ...place }, hold.seconds * SECOND, gone));
     const view = await deps.predictions.view(await find(item, request), await deps.links.of(request));
 
     return {
@@ -251,15 +253,24 @@ function nextUrl(baseUrl: string, query: z.output<typeof schemas.predictionsQuer
   return `${baseUrl}/v1/predictions?${search.toString()}`;
 }
 
-function writeCursor({ createdAtMs, item }: SinglesCursor): string {
-  return Buffer.from(`${createdAtMs}/${item}`).toString("base64url");
+function writeCursor({ day, left }: SinglesCursor): string {
+  const text = [day, ...Array.from(left, ([batch, count]) => `${batch}.${count}`)].join("/");
+  return Buffer.from(text).toString("base64url");
 }
 
 function readCursor(text: string): SinglesCursor {
-  const [, ms, item = ""] = /^(\d{1,15})\/(\w{26})$/.exec(Buffer.from(text, "base64url").toString("latin1")) ?? [];
-  const place = parseItemId(item);
-  if (ms === undefined || place === null) {
-    throw invalidInput([{ type: "invalid_cursor", field: "querystring.cursor", description: "is no cursor of ours" }]);
+  const [day = "", ...entries] = Buffer.from(text, "base64url").toString("latin1").split("/");
+  const left = new Map<BatchId, number>();
+  for (const entry of entries) {
+    const [, id = "", count] = /^(\w{20})\.(\d{1,9})$/.exec(entry) ?? [];
+    const batch = parseBatchId(id);
+    if (batch === null) throw notOurs();
+    left.set(batch, Number(count));
   }
-  return { createdAtMs: Number(ms), item: itemId(place.batch, place.index) };
+  if (!/^\d{1,6}$/.test(day)) throw notOurs();
+  return { day: Number(day), left };
+}
+
+function notOurs(): Error {
+  return invalidInput([{ type: "invalid_cursor", field: "querystring.cursor", description: "is no cursor of ours" }]);
 }

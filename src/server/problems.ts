@@ -8,7 +8,7 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest, Fasti
 import { BatchForgotten } from "../batches/forgotten-batch.ts";
 import { CannotHold } from "../batches/hold-batch.ts";
 import { RowsError } from "../batches/rows-error.ts";
-import { IdentityTaken, InputRefused } from "../batches/single-input.ts";
+import { AdmissionBusy, IdentityTaken, InputRefused } from "../batches/single-input.ts";
 import { BadRows } from "../batches/submit-batch.ts";
 import { BucketError } from "../bucket/bucket.ts";
 import { REQUIRED } from "./schemas.ts";
@@ -126,6 +126,7 @@ function badRows({ rows, more, message }: BadRows): Problem {
 
 /** What doesn't answer and will again, by the errors of those who asked it. */
 function outageOf(error: Error): string | null {
+  if (error instanceof AdmissionBusy) return `${error.message}: the server is too busy at the moment`;
   if (error instanceof BucketError && error.code !== "bad-key" && error.code !== "too-large") {
     return `the bucket can't be used at the moment (${error.code}); nothing was lost, try again`;
   }

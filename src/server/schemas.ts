@@ -52,7 +52,7 @@ export const fileQuery = z.object({
 export const predictionsQuery = z.strictObject({
   created_after: moment.optional().meta({ description: "Inclusive." }),
   created_before: moment.optional().meta({ description: "Exclusive." }),
-  cursor: z.string().max(200).optional().meta({ description: "From `next`." }),
+  cursor: z.string().max(4_000).optional().meta({ description: "From `next`." }),
 });
 
 export const createBatchQuery = z.strictObject({

@@ -31,12 +31,14 @@ import { type Client, openClients } from "./clients.ts";
 import { fileRoutes } from "./files.ts";
 import { type HealthDeps, health } from "./health.ts";
 import { openHolds } from "./holds.ts";
+import { closeInOrder } from "./leaving.ts";
 import { openLimits } from "./limits.ts";
 import { openLinks } from "./links.ts";
 import { answerOtherMethods } from "./methods.ts";
 import { describeApi } from "./openapi.ts";
 import { predictionRoutes } from "./predictions.ts";
 import { answerBadUrls, answerProblems, sendProblem } from "./problems.ts";
+import { HEARTBEAT_MS } from "./server-sent-events.ts";
 
 export type ServerDeps = HealthDeps &
   Pick<DashboardDeps, "redis" | "bucket" | "emulated"> & {
@@ -45,7 +47,7 @@ export type ServerDeps = HealthDeps &
     readonly queues: Queues;
     readonly accounts: readonly (AdmittingAccount & { readonly baseUrl: string; readonly createsPerMinute: number })[];
     readonly log: Logger;
-    readonly timeouts?: Partial<BodyTimeouts & { readonly headersMs: number }>;
+    readonly timeouts?: Partial<BodyTimeouts & { readonly headersMs: number; readonly heartbeatMs: number }>;
   };
 
 /** The server can't listen; the message is one line that says what to do. */
@@ -58,7 +60,7 @@ const HEADERS_MS = 10 * SECOND;
 
 export async function buildServer(deps: ServerDeps): Promise<FastifyInstance> {
   const { bucket, ledger, queues, accounts, config } = deps;
-  const { headersMs = HEADERS_MS, ...bodyTimeouts } = deps.timeouts ?? {};
+  const { headersMs = HEADERS_MS, heartbeatMs = HEARTBEAT_MS, ...bodyTimeouts } = deps.timeouts ?? {};
   const clock = Date.now;
   const clients = openClients(config.apiKeys);
   const limits = openLimits(config.apiLimits);
@@ -83,8 +85,7 @@ export async function buildServer(deps: ServerDeps): Promise<FastifyInstance> {
   answerProblems(app);
   readBodies(app, bodyTimeouts);
   if (clients.open) requireLoopbackHost(app);
-  // Whoever is held or watches is let go before the server waits for its requests to end.
-  app.addHook("preClose", async () => {
+  closeInOrder(app, headersMs, () => {
     holds.close();
     watch.close();
   });
@@ -116,6 +117,7 @@ export async function buildServer(deps: ServerDeps): Promise<FastifyInstance> {
           results: services,
           ledger,
           watch,
+          heartbeatMs,
           limits,
           links,
         }),

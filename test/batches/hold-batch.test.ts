@@ -28,14 +28,14 @@ async function hold(world: World, act: "pause" | "resume" | "cancel", deps = dep
   return holdBatch(await standingOf(world), act, deps);
 }
 
-/** What people decided, in the order of its numbers. */
+/** What people decided, in the order of its numbers, which may have gaps. */
 async function actsOf({ line: { bucket }, batch }: World): Promise<readonly unknown[]> {
   const acts: unknown[] = [];
-  for (;;) {
-    const body = await bucket.get(OBJECT_KEYS.batchAct(batch.id, acts.length + 1), { maxBytes: 10_000 });
-    if (body === null) return acts;
-    acts.push(JSON.parse(body.toString("utf8")));
+  for (let n = 0; n < 20; n++) {
+    const body = await bucket.get(OBJECT_KEYS.batchAct(batch.id, n), { maxBytes: 10_000 });
+    if (body !== null) acts.push(JSON.parse(body.toString("utf8")));
   }
+  return acts;
 }
 
 const at = "2026-11-20T12:00:00.000Z";
@@ -155,8 +155,7 @@ describe("killed after any effect and said again twice,", () => {
     for (const { diedAfter, seen } of crashes) {
       // Whoever died between the two said it, and it was said again.
       const acts = diedAfter === "putOnce" ? [{ act, at }, ...undisturbed.acts] : undisturbed.acts;
-      const numbered = diedAfter === "nextAct" || diedAfter === "head" ? [] : acts;
-      expect(seen, `died after ${diedAfter}`).toEqual({ ...undisturbed, acts: numbered });
+      expect(seen, `died after ${diedAfter}`).toEqual({ ...undisturbed, acts });
     }
   });
 });

@@ -1,4 +1,7 @@
-/** A proxy on a bare socket before an HTTP server: it notes request lines, and can lose the answer to a request. */
+/**
+ * A proxy on a bare socket before an HTTP server: it notes request lines, can lose the answer to a request, and can be
+ * as if the server were gone, or frozen.
+ */
 
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
@@ -9,6 +12,8 @@ export type TcpProxy = {
   readonly lines: readonly string[];
   /** The next request whose line matches is carried out; instead of its answer the connection is reset. */
   loseAnswerTo(line: RegExp): void;
+  /** `gone`: every connection is broken off. `frozen`: connections stand, and nothing goes over them. */
+  pretend(state: "well" | "gone" | "frozen"): void;
   close(): Promise<void>;
 };
 
@@ -18,8 +23,13 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
   const lines: string[] = [];
   const sockets = new Set<Socket>();
   let toLose: RegExp | null = null;
+  let state: "well" | "gone" | "frozen" = "well";
 
   const server = createServer((client) => {
+    if (state === "gone") {
+      client.resetAndDestroy();
+      return;
+    }
     const upstream = connect(targetPort, "127.0.0.1");
     let losing = false;
     for (const socket of [client, upstream]) {
@@ -32,6 +42,7 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
       });
     }
     client.on("data", (chunk) => {
+      if (state === "frozen") return;
       for (const [, line] of chunk.toString("latin1").matchAll(REQUEST_LINE)) {
         if (line === undefined) continue;
         lines.push(line);
@@ -43,6 +54,7 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
       upstream.write(chunk);
     });
     upstream.on("data", (chunk) => {
+      if (state === "frozen") return;
       if (losing) client.resetAndDestroy();
       else client.write(chunk);
     });
@@ -57,6 +69,11 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
     lines,
     loseAnswerTo: (line) => {
       toLose = line;
+    },
+    pretend: (next) => {
+      // What was swallowed is missing on connections from before.
+      if (next !== "frozen") for (const socket of sockets) socket.destroy();
+      state = next;
     },
     close: async () => {
       for (const socket of sockets) socket.destroy();

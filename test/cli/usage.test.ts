@@ -8,7 +8,21 @@ import { startTestRedis } from "../support/redis.ts";
 import { lines, outlast } from "./outlast.ts";
 import { test } from "./place.ts";
 
-const COMMANDS = ["demo", "up", "submit", "watch", "status", "results", "resume", "worker", "doctor", "emulator"];
+const COMMANDS = [
+  "demo",
+  "up",
+  "submit",
+  "watch",
+  "status",
+  "results",
+  "pause",
+  "resume",
+  "cancel",
+  "serve",
+  "worker",
+  "doctor",
+  "emulator",
+];
 
 const NOBODYS = "0123456789abcdefghjk";
 
@@ -35,11 +49,17 @@ describe("a mistake in what was typed is one line and exit code 1", () => {
   nowhere.for([
     [["submit", "rows.jsonl", "--nonsense"], /^error: unknown option '--nonsense'$/],
     [["submit"], /^error: missing required argument 'file'$/],
-    [["resume"], /^error: required option '--account <name>' not specified$/],
+    [["resume"], /^name a batch, or an account: npm run -s outlast -- resume --help$/],
+    [["resume", NOBODYS, "--account", "replicate"], /^name a batch, or an account: /],
+    [["pause"], /^error: missing required argument 'batch'$/],
+    [["cancel"], /^error: missing required argument 'id'$/],
     [["status", "--limit", "no"], /^error: option '--limit <n>' argument 'no' is invalid\. It is a whole number/],
     [["submit", "a.tsv", "--map", "prompt"], /^error: .* --map is INPUT=COLUMN/],
-    [["submit", "a.jsonl", "--model", "fox"], /^--model: "model" is owner\/name, .* not "fox"$/],
-    [["submit", "a.jsonl", "--model", "a/b", "--deployment", "a/b"], /^--model and --deployment: name one of them$/],
+    [["submit", "a.jsonl", "--model", "fox"], /^"model" is owner\/name, .* not "fox"$/],
+    [
+      ["submit", "a.jsonl", "--model", "a/b", "--deployment", "a/b"],
+      /^both "model" and "deployment": name one of them$/,
+    ],
     [["submit", "a.txt", "--model", "a/b"], /^the format of a\.txt doesn't show in its name: add --format/],
     [["submit", "missing.jsonl", "--check"], /^missing\.jsonl can't be opened: there is no such file$/],
     [["submit", ".", "--format", "csv", "--check"], /^\. is a folder: name the file with the rows$/],
@@ -101,14 +121,25 @@ describe("surroundings that can't be worked with are one line and exit code 1", 
 
   test("a batch that nobody knows", async ({ place }) => {
     const run = (command: string, id: string) => outlast([command, id], { env: place.env });
-    for (const unknown of await Promise.all(["watch", "status", "results"].map((command) => run(command, NOBODYS)))) {
+    const commands = ["watch", "status", "results", "pause", "resume", "cancel"];
+    const [noBatch, noItem, ...all] = await Promise.all([
+      run("watch", "fox"),
+      run("cancel", `${NOBODYS}000007`),
+      ...commands.map((command) => run(command, NOBODYS)),
+    ]);
+    for (const unknown of all) {
       expect(unknown).toEqual({
         code: 1,
         stdout: "",
         stderr: `there is no batch ${NOBODYS} here: see npm run -s outlast -- status\n`,
       });
     }
-    expect((await run("watch", "fox")).stderr).toMatch(/^"fox" is no batch's id \(20 characters\)/);
+    expect(noBatch.stderr).toMatch(/^"fox" is no batch's id \(20 characters\)/);
+    expect(noItem).toEqual({
+      code: 1,
+      stdout: "",
+      stderr: `there is no item ${NOBODYS}000007 here: see npm run -s outlast -- status\n`,
+    });
   });
 
   test("a mistake of ours is one line too, and says how to see where", async ({ place, redis, services }) => {

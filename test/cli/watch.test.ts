@@ -49,10 +49,46 @@ describe("watching", () => {
     expect(code).toBe(3);
     expect(jsonLines(stdout)).toMatchObject([{ batch: batch.id, state: "paused", saved: 1, waiting: 2 }]);
     expect(lines(stderr).slice(1)).toEqual([
-      "1 of 3 ended (1 saved, 2 waiting); the account is paused: the provider refuses the token",
+      "1 of 3 ended (1 saved, 2 waiting); account replicate is paused: the provider refuses the token",
       "3 items: 1 saved, 2 waiting",
       "account replicate is paused: the provider refuses the token",
-      "when that is mended: npm run -s outlast -- resume --account replicate",
+      "to let it go on: npm run -s outlast -- resume --account replicate",
+    ]);
+  });
+
+  test("ends where the batch is paused, and says how it goes on, with code 3", async ({ place, services }) => {
+    const batch = await openBatch(services, 1, 3);
+    const watching = startOutlast(["watch", batch.id, "--json"], { env: place.env });
+    await watching.shows(/0 of 3 ended/);
+    await services.ledger.pauseBatch(batch, "paused by a person");
+    const { code, stdout, stderr } = await watching.ended;
+    expect(code).toBe(3);
+    expect(jsonLines(stdout)).toMatchObject([{ state: "paused", paused: "paused by a person", paused_by: "batch" }]);
+    expect(lines(stderr).slice(-2)).toEqual([
+      "paused by a person",
+      `to let it go on: npm run -s outlast -- resume ${batch.id}`,
+    ]);
+  });
+
+  test("of a canceled batch lasts until its items have ended, paused account or not, and ends with code 2", async ({
+    place,
+    services,
+  }) => {
+    const batch = await openBatch(services, 1, 3);
+    const ref = await claim(services, batch, 0);
+    await services.ledger.pauseAccount(ACCOUNT, "no credit");
+    await services.ledger.cancelBatch(batch, 5_000);
+    const watching = startOutlast(["watch", batch.id, "--json"], { env: place.env });
+    await watching.shows(/0 of 3 ended/);
+    await services.ledger.walkCancel(ACCOUNT, batch.id, null, 10);
+    await watching.shows(/2 of 3 ended \(2 canceled, 1 in flight\)/);
+    await services.ledger.move(ref, "giveBack", { nowMs: 6_000, nonce: "nonce 0" });
+    await watching.shows(/3 of 3 ended .*writing results/);
+    await services.ledger.finishBatch(ACCOUNT, batch.id, 7_000);
+    const { code, stdout } = await watching.ended;
+    expect(code).toBe(2);
+    expect(jsonLines(stdout)).toMatchObject([
+      { state: "canceled", canceled: 3, paused: null, canceled_at: "1970-01-01T00:00:05.000Z" },
     ]);
   });
 

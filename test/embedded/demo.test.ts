@@ -20,7 +20,7 @@ describe("the demo", () => {
     const [report] = jsonLines<BatchReport>(stdout);
     expect(report).toMatchObject({ items: 12, saved: 12, failed: 0, state: "finished" });
     expect(report?.metrics.output_files).toBe(14); // a set of four, and a text without a file
-    expect(stderr).toMatch(/http:\/\/127\.0\.0\.1:\d+\/queues/);
+    expect(stderr).toMatch(/http:\/\/127\.0\.0\.1:\d+\/batches/);
 
     const [, example] = /for example:\n {2}(\S+)/.exec(stderr) ?? [];
     expect((await readFile(path.resolve(example ?? ""))).subarray(0, 4)).toEqual(PNG);

@@ -54,6 +54,7 @@ function depsOf(world: World, fields: Partial<SweepDeps> = {}): SweepDeps {
   return {
     account: ACCOUNT,
     provider: { list: async (query) => page(world, query) },
+    noteSweep: ledger.noteSweep,
     intents: ledger.intents,
     readRow: async ({ account, batch, index }) => {
       const [place] = await placeItems({ bucket, ledger }, account, batch, index, 1);
@@ -109,7 +110,11 @@ describe("an unclear item", () => {
       { id: "ours", input: { prompt: "crow", steps: 28 }, atMs: NOON + 2 * SECOND },
       { id: "older", input: { prompt: "crow" }, atMs: NOON - 5 * MINUTE },
     );
+    expect(await line.ledger.resolvesByItself(ACCOUNT, line.clock()), "nobody looks yet").toBe(false);
+    await sweep(world, { provider: { list: async () => ({ predictions: [], inputs: new Map() }) } });
+    expect(await line.ledger.resolvesByItself(ACCOUNT, line.clock())).toBe(true);
     expect(await sweep(world)).toMatchObject({ kind: "snooze" });
+    expect(await line.ledger.resolvesByItself(ACCOUNT, line.clock()), "it is resolved").toBe(false);
     expect(await line.ledger.readItem(ref(world, 1))).toMatchObject({
       state: "running",
       fields: { prediction_id: "ours", by_list: "1" },

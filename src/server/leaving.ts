@@ -1,0 +1,51 @@
+/** Who leaves first: whoever asked, or the server. */
+
+import type { Socket } from "node:net";
+import type { FastifyInstance, FastifyReply } from "fastify";
+
+/** Aborts when whoever asked has gone. Fastify's `request.signal` hears of it no more once the body has been read. */
+export function askerGone({ raw }: FastifyReply): AbortSignal {
+  const gone = new AbortController();
+  if (raw.destroyed) gone.abort();
+  raw.once("close", () => gone.abort());
+  return gone.signal;
+}
+
+/**
+ * A server that closes waits for the requests it has and for no others. `letGo` ends those that would last. Answers say
+ * that their connection ends with them, and connections on which nothing is asked any more are closed. Node no longer
+ * looks after headers that never end once it closes: their connections get `headersMs` from then on.
+ */
+export function closeInOrder(app: FastifyInstance, headersMs: number, letGo: () => void): void {
+  let closing = false;
+  const asking = countRequests(app);
+  app.addHook("preClose", async () => {
+    closing = true;
+    letGo();
+    setTimeout(() => {
+      for (const [socket, requests] of asking) if (requests === 0) socket.destroy();
+    }, headersMs).unref();
+  });
+  app.addHook("onSend", async (_request, reply) => {
+    if (closing) reply.header("connection", "close");
+  });
+  // For those whose headers had gone out before.
+  app.addHook("onResponse", async () => {
+    if (closing) app.server.closeIdleConnections();
+  });
+}
+
+/** Every connection, and how many requests it has that aren't answered yet. */
+function countRequests({ server }: FastifyInstance): ReadonlyMap<Socket, number> {
+  const open = new Map<Socket, number>();
+  const count = (socket: Socket, by: number) => open.set(socket, (open.get(socket) ?? 0) + by);
+  server.on("connection", (socket) => {
+    open.set(socket, 0);
+    socket.once("close", () => open.delete(socket));
+  });
+  server.on("request", ({ socket }, response) => {
+    count(socket, 1);
+    response.once("close", () => open.has(socket) && count(socket, -1));
+  });
+  return open;
+}
