@@ -134,7 +134,7 @@ describe("API keys", () => {
   });
 
   test("are never shown, whatever is wrong with them", () => {
-    const part = fc.string({ unit: fc.constantFrom(..."abcXYZ019:-_. "), minLength: 12, maxLength: 40 });
+    const part = fc.stringMatching(/^[a-cX-Z019:_. -]{12,40}$/);
     fc.assert(
       fc.property(fc.array(part, { minLength: 1, maxLength: 4 }), (parts) => {
         const text = parts.join(",");

@@ -132,16 +132,16 @@ async function follow(
   let bound = await deps.move(ref, "bind", { ...known, nonce });
   // The intent is gone, since somebody took this answer for lost: it is the attempt's all the same, if that has none.
   if (bound.answer === "lost") bound = await deps.move(ref, "adopt", known);
-  switch (bound.answer) {
-    case "taken": // by a twin, which the list couldn't tell from this one: now nobody knows of this one
-      await deps.move(ref, "doubt", { nowMs: deps.clock(), nonce });
-      return DONE;
-    case "lost":
-      await deps.bookDuplicate(ref, prediction.id);
-      return DONE;
-    default:
-      return putOnItsWay(ref, prediction, row, deps);
+  if (bound.answer === "taken") {
+    // By a twin, which the list couldn't tell from this one: now nobody knows of this one.
+    await deps.move(ref, "doubt", { nowMs: deps.clock(), nonce });
+    return DONE;
   }
+  if (bound.answer === "lost") {
+    await deps.bookDuplicate(ref, prediction.id);
+    return DONE;
+  }
+  return putOnItsWay(ref, prediction, row, deps);
 }
 
 async function putOnItsWay(

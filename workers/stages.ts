@@ -311,6 +311,7 @@ function sweep(services: Services, log: Logger): Consumer {
       {
         account: account.name,
         provider: account.speak,
+        noteSweep: ledger.noteSweep,
         intents: ledger.intents,
         readRow: async ({ account: of, batch, index }) => {
           const [place] = await placeItems({ bucket, ledger }, of, batch, index, 1);

@@ -32,6 +32,8 @@ export type UnclearPolicy = "resend" | "hold" | "fail";
 export type SweepDeps = {
   readonly account: AccountName;
   readonly provider: Pick<Provider, "list">;
+  /** Whoever waits for the account's batches learns by it that somebody looks. */
+  readonly noteSweep: (account: AccountName, nowMs: number, horizonMs: number) => Promise<void>;
   readonly intents: (
     account: AccountName,
     which: "unclear" | "claimed",
@@ -67,13 +69,16 @@ const MAX_PAGES = 500;
 type Sent = Intent<OpenIntent>;
 
 export async function sweepPredictions(deps: SweepDeps, signal: AbortSignal): Promise<StageOutcome> {
-  await resolveByList(deps, signal);
+  if (deps.provider.list !== undefined) {
+    await deps.noteSweep(deps.account, deps.clock(), deps.policy.horizonMs);
+    await resolveByList(deps, signal);
+  }
   return { kind: "snooze", untilMs: deps.clock() + PAUSE_MS };
 }
 
 async function resolveByList(deps: SweepDeps, signal: AbortSignal): Promise<void> {
   const open = await deps.intents(deps.account, "unclear", MAX_INTENTS);
-  if (open.length === 0 || deps.provider.list === undefined) return;
+  if (open.length === 0) return;
 
   const sweep = await readList(open, deps, signal);
   if (sweep === null) return;

@@ -6,9 +6,9 @@
 import { LRUCache } from "lru-cache";
 import type { Bucket } from "../bucket/bucket.ts";
 import type { StoredRow } from "../bucket/input-parts.ts";
-import { readReceipt } from "../bucket/records.ts";
+import { readIdentity, readReceipt } from "../bucket/records.ts";
 import { type ItemState, isEnd } from "../core/item.ts";
-import { type AccountName, type AttemptRef, type ItemId, itemId, parseItemId } from "../core/naming.ts";
+import { type AccountName, type AttemptRef, type ItemId, itemId, OBJECT_KEYS, parseItemId } from "../core/naming.ts";
 import { type AskedFor, type PredictionLinks, type PredictionView, predictionView } from "../core/prediction-view.ts";
 import type { Receipt } from "../core/receipt.ts";
 import type { Ledger, OpenItemFields } from "../ledger/ledger.ts";
@@ -34,6 +34,8 @@ export type Predictions = {
   /** The receipt of an item that has ended; null where it ended without one. */
   readonly receiptOf: (found: AttemptRef & { readonly state: ItemState }) => Promise<Receipt | null>;
   readonly view: (found: FoundPrediction, links: PredictionLinks) => Promise<PredictionView>;
+  /** Whether another row has the same identity, and is the one that its producers were told of. */
+  readonly isVoid: (found: FoundPrediction) => Promise<boolean>;
 };
 
 const CACHE_BYTES = 64 * 1024 * 1024;
@@ -81,6 +83,13 @@ export function openPredictions(deps: {
     },
 
     receiptOf,
+
+    async isVoid(found) {
+      const { identity } = found.row;
+      if (found.state !== "canceled" || identity === undefined || (await receiptOf(found)) !== null) return false;
+      const standing = await readIdentity(deps.bucket, OBJECT_KEYS.identity(found.tenant, identity));
+      return standing !== null && itemId(standing.batch, standing.index) !== found.id;
+    },
 
     async view(found, links) {
       const receipt = await receiptOf(found);

@@ -10,15 +10,14 @@ const LONGEST_READ = 10_000;
  * the same, mostly; that two causes do is possible, and harmless, since each item keeps its own error.
  */
 export function failureGroup(error: string | null): string {
-  // Well-formed, since Redis reads it as JSON, which half a surrogate pair is not.
   const words = (error ?? "")
     .slice(0, LONGEST_READ)
-    .toWellFormed()
     .replace(/https?:\/\/[^\s"'<>)]+/gi, "URL")
     .replace(/\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?/g, "TIME")
     .replace(/\b(?=[a-z0-9_-]*\d)[a-z0-9_-]{16,}\b/gi, "ID")
     .replace(/(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\w)/g, "N")
     .replace(/\s+/g, " ")
     .trim();
+  // Well-formed, since Redis reads it as JSON, which half a surrogate pair is not.
   return words === "" ? "no reason was given" : words.slice(0, LONGEST_GROUP).toWellFormed();
 }

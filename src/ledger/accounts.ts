@@ -2,7 +2,11 @@
 
 import type { Redis } from "ioredis";
 import { type AccountName, REDIS_KEYS } from "../core/naming.ts";
+import { MINUTE } from "../core/time.ts";
 import { MAX_UNCLEAR } from "./items.ts";
+
+/** Sweeps come four times a minute; after so long without one, nobody looks. */
+const SWEPT_LATELY_MS = 2 * MINUTE;
 
 export function accountsOf(redis: Redis) {
   return {
@@ -23,6 +27,21 @@ export function accountsOf(redis: Redis) {
       ]);
       if (paused !== null || unclear < MAX_UNCLEAR) return paused;
       return `${unclear} of its items are unclear, and nothing more is bought until some are resolved`;
+    },
+
+    /** The account's unclear items are looked for on the provider's list, each for so long after its intent. */
+    async noteSweep(account: AccountName, nowMs: number, horizonMs: number): Promise<void> {
+      await redis.hset(REDIS_KEYS.account(account), "swept_at", nowMs, "sweep_horizon_ms", horizonMs);
+    },
+
+    /** Whether some unclear item of the account may yet be resolved without a person. */
+    async resolvesByItself(account: AccountName, nowMs: number): Promise<boolean> {
+      const [[sweptAt, horizonMs], newest] = await Promise.all([
+        redis.hmget(REDIS_KEYS.account(account), "swept_at", "sweep_horizon_ms"),
+        redis.zrange(REDIS_KEYS.unclear(account), 0, "0", "REV", "WITHSCORES"),
+      ]);
+      const intentAtMs = Number(newest[1] ?? Number.NaN);
+      return nowMs - Number(sweptAt ?? Number.NaN) < SWEPT_LATELY_MS && nowMs < intentAtMs + Number(horizonMs);
     },
 
     /**

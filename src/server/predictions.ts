@@ -231,12 +231,13 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
       },
       deps.listing,
     );
-    const results = [];
+    const results: PredictionView[] = [];
     for (let at = 0; at < page.items.length; at += READS_AT_ONCE) {
-      const views = page.items
-        .slice(at, at + READS_AT_ONCE)
-        .map(async (item) => deps.predictions.view(await find(item, request), links));
-      results.push(...(await Promise.all(views)));
+      const views = page.items.slice(at, at + READS_AT_ONCE).map(async (item) => {
+        const found = await find(item, request);
+        return (await deps.predictions.isVoid(found)) ? [] : [await deps.predictions.view(found, links)];
+      });
+      results.push(...(await Promise.all(views)).flat());
     }
     return { previous: null, next: page.next === null ? null : nextUrl(links.baseUrl, query, page.next), results };
   }

@@ -77,8 +77,9 @@ export function answerProblems(app: FastifyInstance): void {
 
 /** For addresses that no route can be looked up by. */
 export const answerBadUrls: NonNullable<FastifyServerOptions["frameworkErrors"]> = (error, _request, reply) => {
-  if (error.code === "FST_ERR_MAX_PARAM_LENGTH") return sendProblem(reply, 414, "a part of the URL is too long");
-  return sendProblem(reply, 400, "the URL holds what no URL can: is a % in it meant as %25?");
+  const isLong = error.code === "FST_ERR_MAX_PARAM_LENGTH";
+  const detail = isLong ? "a part of the URL is too long" : "the URL holds what no URL can: is a % in it meant as %25?";
+  void sendProblem(reply, isLong ? 414 : 400, detail);
 };
 
 function send(reply: FastifyReply, { status, detail, title, retryAfterSeconds, more }: Problem): FastifyReply {

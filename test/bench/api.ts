@@ -9,10 +9,10 @@
 
 import { Readable } from "node:stream";
 import autocannon from "autocannon";
-import type { BenchOptions } from "./bench.ts";
 import { type BareApiListens, type BareApiOrder } from "./bare-api-process.ts";
+import type { BenchOptions } from "./bench.ts";
 import { Child } from "./child.ts";
-import { startSystem, type System, UNLIMITED } from "./system.ts";
+import { type System, startSystem, UNLIMITED } from "./system.ts";
 import { fixed, goal, printNote, printTable } from "./table.ts";
 
 const CONNECTIONS = 64;
@@ -154,7 +154,8 @@ async function measureUpload(server: Child, url: string, rows: number, signal: A
   done = true;
   await watching;
   const { items } = (await answer.json()) as { readonly items?: number };
-  if (answer.status !== 201 || items !== rows) throw new Error(`the batch wasn't taken: ${answer.status}, ${items} items`);
+  if (answer.status !== 201 || items !== rows)
+    throw new Error(`the batch wasn't taken: ${answer.status}, ${items} items`);
 
   printTable(
     `POST /v1/batches: ${fixed(rows, 0)} rows as a stream`,

@@ -9,7 +9,6 @@ import { predictionId } from "../../src/core/prediction.ts";
 import type { Ledger } from "../../src/ledger/ledger.ts";
 import { ACCOUNT, accountName, NOON, newBatch, refOf, test } from "../support/stages.ts";
 
-
 async function opened(ledger: Pick<Ledger, "openBatch">, fields: Partial<Batch> = {}): Promise<Batch> {
   const batch = newBatch(fields);
   await ledger.openBatch(batch);
@@ -22,7 +21,8 @@ const claim = (ledger: Pick<Ledger, "move">, ref: AttemptRef, nonce = "n") =>
 /** Takes an item to where a test needs it. */
 async function walk(ledger: Pick<Ledger, "move">, ref: AttemptRef, ...steps: readonly ItemStep[]): Promise<void> {
   for (const step of steps) {
-    const more = step === "claim" ? { nonce: "n" } : step === "bind" ? { predictionId: predictionId(`p-${ref.batch}-${ref.index}`) } : {};
+    const own = predictionId(`p-${ref.batch}-${ref.index}`);
+    const more = step === "claim" ? { nonce: "n" } : step === "bind" ? { predictionId: own } : {};
     expect((await ledger.move(ref, step, { nowMs: NOON, ...more })).answer, step).toBe("moved");
   }
 }
@@ -162,9 +162,10 @@ describe("a canceled batch", () => {
   test("cancels whoever claims, and counts down what is left", async ({ line: { ledger } }) => {
     const account = accountName("canceled");
     const batch = await opened(ledger, { account, items: 2 });
-    await feedAll(ledger, batch);
     await ledger.pauseAccount(account, "credit");
+    expect(await ledger.unfedBatches(account, 10)).toEqual([batch.id]);
     await ledger.cancelBatch(batch, NOON);
+    expect(await ledger.unfedBatches(account, 10), "nothing more of it is fed").toEqual([]);
     expect(await claim(ledger, refOf(batch, 0)), "a pause of the account holds nothing back").toMatchObject({
       answer: "canceled",
       state: "canceled",
