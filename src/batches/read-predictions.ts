@@ -27,8 +27,8 @@ export type FoundPrediction = AttemptRef &
   Known & { readonly id: ItemId; readonly state: ItemState; readonly fields: Partial<OpenItemFields> };
 
 export type Predictions = {
-  /** What was just admitted needn't be read back. */
-  readonly remember: (id: ItemId, tenant: string, account: AccountName, row: StoredRow) => void;
+  /** What was just admitted needn't be read back; it is answered as it stands then: waiting. */
+  readonly remember: (id: ItemId, tenant: string, account: AccountName, row: StoredRow) => FoundPrediction;
   /** Null: there is no such item, or it is another tenant's. */
   readonly find: (text: string, tenant: string) => Promise<FoundPrediction | null>;
   /** The receipt of an item that has ended; null where it ended without one. */
@@ -59,7 +59,11 @@ export function openPredictions(deps: {
 
   return {
     remember(id, tenant, account, row) {
-      known.set(id, { tenant, account, row, asked: askedForBy(id, row, { openedAtMs: 0 }) });
+      const place = parseItemId(id);
+      if (place === null) throw new TypeError(`not an item's id: ${id}`);
+      const fresh = { tenant, account, row, asked: askedForBy(id, row, { openedAtMs: 0 }) };
+      known.set(id, fresh);
+      return { ...fresh, ...place, id, attempt: 1, state: "waiting", fields: {} };
     },
 
     async find(text, tenant) {

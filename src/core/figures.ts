@@ -32,7 +32,7 @@ export function bytes(n: number): string {
   ] as const) {
     if (n >= size) return `${(n / size).toFixed(1)} ${unit}`;
   }
-  return `${n} bytes`;
+  return counted(n, "byte");
 }
 
 /**

@@ -108,7 +108,7 @@ ${legend(report, { all: true })}
 ${
   report.finished_at === null
     ? [
-        tile("Rate", rate ?? "–", rate === null ? "nothing has ended lately" : "items that ended, lately"),
+        tile("Rate", rate ?? "–", rate === null ? "no item was seen to end lately" : "items that ended, lately"),
         tile("Time left", time ?? "–", report.paused === null ? reason : "not while it is paused"),
       ]
     : tile("Took", time ?? "–", reason)

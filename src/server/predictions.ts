@@ -162,15 +162,17 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
     const { client, headers } = request;
     const hold = readPrefer(headers["prefer"]);
     const single = readSingle(asked, request);
+    const links = await deps.links.of(request); // before anything has happened: it may fail
     const { item, row } = await deps.admission.admit(single);
-    if (row !== null) deps.predictions.remember(item, client.tenant, single.account, row);
+    const fresh = row === null ? null : deps.predictions.remember(item, client.tenant, single.account, row);
 
     const place = parseItemId(item);
     if (place === null) throw new TypeError(`admission answered no item: ${item}`);
     const ended =
       hold !== null &&
       (await deps.holds.untilEnded({ account: single.account, ...place }, hold.seconds * SECOND, gone));
-    const view = await deps.predictions.view(await find(item, request), await deps.links.of(request));
+    const found = fresh !== null && hold === null ? fresh : await find(item, request).catch(orElse(fresh));
+    const view = await deps.predictions.view(found, links);
 
     return {
       code: hold === null || ended ? 201 : 202,
@@ -241,6 +243,14 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
     }
     return { previous: null, next: page.next === null ? null : nextUrl(links.baseUrl, query, page.next), results };
   }
+}
+
+/** What was admitted is told, also where Redis has gone away since. */
+function orElse<T>(fresh: T | null): (error: unknown) => T {
+  return (error) => {
+    if (fresh === null) throw error;
+    return fresh;
+  };
 }
 
 function momentOf(text: string | undefined): number | null {

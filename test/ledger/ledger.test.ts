@@ -242,8 +242,8 @@ const anyOp = (items: number): fc.Arbitrary<Op | Whole | Stretch | Mark> =>
         sends: fc.constantFrom(1 as const, 2 as const),
       }),
     },
-    { weight: 2, arbitrary: fc.constantFrom(...WHOLES) },
-    { weight: 2, arbitrary: fc.record({ limit: fc.integer({ min: 1, max: 3 }), isNext: fc.boolean() }) },
+    { weight: 3, arbitrary: fc.constantFrom(...WHOLES) },
+    { weight: 3, arbitrary: fc.record({ limit: fc.integer({ min: 1, max: 3 }), isNext: fc.boolean() }) },
     { weight: 1, arbitrary: fc.record({ marked: fc.nat(items - 1) }) },
   );
 
@@ -339,7 +339,7 @@ test("the script moves items exactly as the model does, whatever comes in whatev
       }
       await compare(ledger, redis, batch, model);
     }),
-    { numRuns: 300 },
+    { numRuns: 400 },
   );
 });
 

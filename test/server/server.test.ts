@@ -1,78 +1,103 @@
-/** The server apart from its dashboard: health, errors, and who may reach it. */
+/** The server around its routes: health, what isn't there, who may reach it and where it listens. */
 
 import { once } from "node:events";
 import { createServer } from "node:net";
 import { describe, expect } from "vitest";
-import { ListenError, listen, requireLoopback } from "../../src/server/server.ts";
-import { test } from "../dashboard/board-app.ts";
+import { readConfig } from "../../src/config.ts";
+import { ListenError, listen, requireKeysBeyondLoopback } from "../../src/server/server.ts";
+import { expectProblem } from "./expect-problem.ts";
+import { KEYS, test, WITH_KEYS } from "./serving.ts";
 
 describe("health", () => {
-  test("it is alive, and ready while Redis and bucket answer", async ({ app }) => {
+  test("it is alive, and ready while Redis and bucket answer", async ({ serve }) => {
+    const { app } = await serve();
     expect((await app.inject("/health")).json()).toMatchObject({ status: "alive" });
     const ready = await app.inject("/ready");
     expect([ready.statusCode, ready.json()]).toEqual([200, { status: "ready" }]);
   });
 
-  test("without Redis it is alive, and says why it isn't ready", async ({ app, services }) => {
-    services.redis.disconnect();
-    expect((await app.inject("/health")).statusCode).toBe(200);
-    const answer = await app.inject("/ready");
-    expect([answer.statusCode, answer.headers["content-type"]]).toEqual([503, "application/problem+json"]);
-    expect(answer.json()).toEqual({
-      status: 503,
-      title: "Service Unavailable",
-      detail: expect.stringMatching(/^Redis: /),
-    });
+  test("nobody needs a key to ask, and nobody is told more than that", async ({ serve }) => {
+    const { app, folder } = await serve({ env: WITH_KEYS });
+    for (const url of ["/health", "/ready"]) {
+      const answer = await app.inject(url);
+      expect(answer.statusCode).toBe(200);
+      expect(answer.body).not.toContain(folder);
+    }
   });
 });
 
 describe("answers", () => {
-  test("the root leads to the queues", async ({ app }) => {
+  test("the root leads to the batches", async ({ serve }) => {
+    const { app } = await serve();
     const { statusCode, headers } = await app.inject("/");
-    expect([statusCode, headers.location]).toEqual([302, "/queues"]);
+    expect([statusCode, headers.location]).toEqual([302, "/batches"]);
   });
 
-  test("what isn't there is a problem, told without the query", async ({ app }) => {
-    const answer = await app.inject("/v1/predictions?token=r8_secret");
-    expect([answer.statusCode, answer.headers["content-type"]]).toEqual([404, "application/problem+json"]);
-    expect(answer.json()).toEqual({
-      title: "Not Found",
-      status: 404,
-      detail: "there is nothing at GET /v1/predictions",
-    });
-  });
-
-  test("a page elsewhere can't read it under a name of its own", async ({ app }) => {
-    for (const [host, status] of [
-      ["evil.example", 421],
-      ["127.0.0.1.evil.example", 421],
-      ["10.0.0.1:7700", 421],
-      ["localhost:7700", 200],
-      ["127.0.0.1:7700", 200],
-      ["[::1]:7700", 200],
-    ] as const) {
-      const { statusCode } = await app.inject({ url: "/health", headers: { host } });
-      expect([host, statusCode]).toEqual([host, status]);
-    }
+  test("what isn't there is a problem, told without the query", async ({ serve }) => {
+    const { app } = await serve();
+    const problem = expectProblem(await app.inject("/v1/nothing?token=r8_secret"), 404);
+    expect(problem).toEqual({ title: "Not Found", status: 404, detail: "there is nothing at GET /v1/nothing" });
   });
 });
 
-describe("listening", () => {
-  test("only loopback will do", () => {
-    for (const host of ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-      expect(() => requireLoopback(host)).not.toThrow();
-    for (const host of ["0.0.0.0", "::", "192.168.1.4", "example.com", ""]) {
-      expect(() => requireLoopback(host)).toThrow(ListenError);
+describe("without keys", () => {
+  const hosts: readonly (readonly [host: string, status: number])[] = [
+    ["evil.example", 421],
+    ["127.0.0.1.evil.example", 421],
+    ["localhost.evil.example", 421],
+    ["10.0.0.1:7700", 421],
+    ["[::2]:7700", 421],
+    ["0.0.0.0:7700", 421],
+    ["localhost:7700", 200],
+    ["app.localhost", 200],
+    ["127.0.0.1:7700", 200],
+    ["[::1]:7700", 200],
+  ];
+  test("a page elsewhere can't read it under a name of its own", async ({ serve }) => {
+    const { app } = await serve();
+    for (const url of ["/health", "/v1/predictions", "/batches", "/queues", "/v1/openapi.json"]) {
+      for (const [host, status] of hosts) {
+        const answer = await app.inject({ url, headers: { host } });
+        if (status === 421) expectProblem(answer, 421);
+        else expect([url, host, answer.statusCode]).toEqual([url, host, 200]);
+      }
     }
   });
 
-  test("a port in use is one line that says what to do", async ({ app }) => {
-    const other = createServer().listen(0, "127.0.0.1");
-    await once(other, "listening");
-    const { port } = other.address() as { port: number };
-    await expect(listen(app, "127.0.0.1", port)).rejects.toThrow(
-      `port ${port} on 127.0.0.1 is in use: end what listens there, or set OUTLAST_PORT to another`,
-    );
-    other.close();
+  test("only loopback will do", () => {
+    for (const host of ["127.0.0.1", "127.1.2.3", "::1", "localhost"]) {
+      expect(() => requireKeysBeyondLoopback({ host, apiKeys: [] })).not.toThrow();
+    }
+    for (const host of ["0.0.0.0", "::", "192.168.1.4", "example.com", ""]) {
+      expect(() => requireKeysBeyondLoopback({ host, apiKeys: [] })).toThrow(ListenError);
+    }
   });
+
+  test("it doesn't listen elsewhere, whoever forgot to ask first", async ({ serve }) => {
+    const { app } = await serve();
+    await expect(listen(app, { host: "0.0.0.0", port: 0, apiKeys: [] })).rejects.toThrow(
+      "without API keys the server listens on loopback only: set OUTLAST_API_KEYS, or OUTLAST_HOST to 127.0.0.1, not 0.0.0.0",
+    );
+    expect(app.server.listening).toBe(false);
+  });
+});
+
+describe("with keys", () => {
+  test("it answers to any name, and may listen anywhere", async ({ serve }) => {
+    const { app } = await serve({ env: WITH_KEYS });
+    const headers = { host: "outlast.example", authorization: `Bearer ${KEYS.viewer}` };
+    expect((await app.inject({ url: "/v1/predictions", headers })).statusCode).toBe(200);
+    expect(() => requireKeysBeyondLoopback(readConfig({ ...WITH_KEYS, OUTLAST_HOST: "0.0.0.0" }))).not.toThrow();
+  });
+});
+
+test("a port in use is one line that says what to do", async ({ serve }) => {
+  const { app } = await serve();
+  const other = createServer().listen(0, "127.0.0.1");
+  await once(other, "listening");
+  const { port } = other.address() as { port: number };
+  await expect(listen(app, { host: "127.0.0.1", port, apiKeys: [] })).rejects.toThrow(
+    `port ${port} on 127.0.0.1 is in use: end what listens there, or set OUTLAST_PORT to another`,
+  );
+  other.close();
 });

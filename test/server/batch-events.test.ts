@@ -1,0 +1,150 @@
+/** A batch as it changes, as server-sent events: what is told, when, and what needn't be told again. */
+
+import { setTimeout as sleep } from "node:timers/promises";
+import { expect } from "vitest";
+import type { BatchReport } from "../../src/batches/report-batch.ts";
+import type { BatchId } from "../../src/core/naming.ts";
+import { SECOND } from "../../src/core/time.ts";
+import type { Ledger } from "../../src/ledger/ledger.ts";
+import { ACCOUNT } from "../support/stages.ts";
+import { bringTo } from "./items.ts";
+import { post, rows, test } from "./serving.ts";
+
+type Told = { readonly id: string; readonly report: BatchReport };
+
+type Watcher = Disposable & {
+  readonly status: number;
+  /** What comes next: an event, the text of anything else, or null at the end. */
+  next(): Promise<Told | string | null>;
+  /** The next event, whatever else comes before it. */
+  event(): Promise<Told>;
+};
+
+async function watch(port: number, batch: BatchId, lastEventId?: string): Promise<Watcher> {
+  const leaving = new AbortController();
+  const answer = await fetch(`http://127.0.0.1:${port}/v1/batches/${batch}/events`, {
+    signal: leaving.signal,
+    ...(lastEventId !== undefined && { headers: { "last-event-id": lastEventId } }),
+  });
+  const reader = (answer.body ?? new Blob([]).stream()).pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+
+  async function next(): Promise<Told | string | null> {
+    for (;;) {
+      const end = text.indexOf("\n\n");
+      if (end !== -1) {
+        const block = text.slice(0, end);
+        text = text.slice(end + 2);
+        const [, id = "", data = ""] = /^event: batch\nid: (\S+)\ndata: (.*)$/.exec(block) ?? [];
+        return data === "" ? block : { id, report: JSON.parse(data) as BatchReport };
+      }
+      const { value, done } = await reader.read();
+      if (done) return null;
+      text += value;
+    }
+  }
+  return {
+    status: answer.status,
+    next,
+    async event() {
+      for (;;) {
+        const told = await next();
+        if (told === null) throw new Error("the stream ended");
+        if (typeof told !== "string") return told;
+      }
+    },
+    [Symbol.dispose]: () => leaving.abort(),
+  };
+}
+
+test("the batch is told at once, again at each change, and no more when it has finished", async ({ serve }) => {
+  const { app, services, listen } = await serve();
+  const batch = await post(app, rows(3));
+  using watcher = await watch(await listen(), batch);
+  expect(await watcher.next()).toBe("retry: 2000");
+  const first = await watcher.event();
+  expect(first.report).toMatchObject({ batch, state: "open", waiting: 3, in_flight: 0 });
+
+  await bringTo("running", { batch, index: 1 }, services);
+  const second = await watcher.event();
+  expect(second.report).toMatchObject({ state: "running", waiting: 2, in_flight: 1 });
+  expect(second.id).not.toBe(first.id);
+
+  await services.ledger.finishBatch(ACCOUNT, batch, Date.now());
+  expect((await watcher.event()).report).toMatchObject({ state: "finished" });
+  expect(await watcher.next()).toBe(null);
+});
+
+test("who has seen the present version hears nothing but signs of life until it changes", async ({ serve }) => {
+  const { app, services, listen } = await serve({ timeouts: { heartbeatMs: 400 } });
+  const batch = await post(app, rows(3));
+  const port = await listen();
+  using first = await watch(port, batch);
+  const { id } = await first.event();
+
+  using again = await watch(port, batch, id);
+  expect(await again.next()).toBe("retry: 2000");
+  // In the time of three heartbeats the batch is looked at once more.
+  for (let beat = 0; beat < 3; beat++) expect(await again.next()).toBe(": still here");
+  await bringTo("running", { batch, index: 1 }, services);
+  const changed = await again.event();
+  expect(changed.report).toMatchObject({ in_flight: 1 });
+
+  using late = await watch(port, batch, id);
+  expect(await late.event(), "a version that is old by now is made up for at once").toEqual(changed);
+});
+
+test("who has seen how it finished needn't come again", async ({ serve }) => {
+  const { app, services, listen } = await serve();
+  const batch = await post(app, rows(3));
+  await services.ledger.finishBatch(ACCOUNT, batch, Date.now());
+  const port = await listen();
+  using first = await watch(port, batch);
+  const { id } = await first.event();
+  expect(await first.next()).toBe(null);
+  // A browser comes back by itself after an end, unless this is the answer.
+  using again = await watch(port, batch, id);
+  expect([again.status, await again.next()]).toEqual([204, null]);
+});
+
+test("a hundred who watch a batch cost no more than one, and none is looked at when they have gone", async ({
+  serve,
+}) => {
+  let looks = 0;
+  const counted = (ledger: Ledger): Ledger => ({
+    ...ledger,
+    standing(account, batch) {
+      looks++;
+      return ledger.standing(account, batch);
+    },
+  });
+  const { app, services, listen } = await serve({ over: ({ ledger }) => ({ ledger: counted(ledger) }) });
+  const batch = await post(app, rows(5));
+  const port = await listen();
+  const watchers = await Promise.all(Array.from({ length: 100 }, () => watch(port, batch)));
+  await Promise.all(watchers.map((watcher) => watcher.event()));
+
+  looks = 0;
+  for (let index = 0; index < 3; index++) {
+    await bringTo("running", { batch, index }, services);
+    const told = await Promise.all(watchers.map((watcher) => watcher.event()));
+    expect(new Set(told.map(({ id }) => id)).size).toBe(1);
+  }
+  expect(looks, "three changes, each seen by the next look").toBeLessThanOrEqual(6);
+
+  for (const watcher of watchers) watcher[Symbol.dispose]();
+  await sleep(1.5 * SECOND); // the look that was due
+  looks = 0;
+  await sleep(2.5 * SECOND); // silence is the claim
+  expect(looks).toBe(0);
+});
+
+test("the streams end when the server closes, and it waits for none of them", async ({ serve }) => {
+  const { app, listen } = await serve();
+  const batch = await post(app, rows(3));
+  const port = await listen();
+  const watchers = await Promise.all(Array.from({ length: 10 }, () => watch(port, batch)));
+  for (const watcher of watchers) await watcher.event();
+  await app.close();
+  for (const watcher of watchers) expect(await watcher.next()).toBe(null);
+});
