@@ -23,6 +23,7 @@ declare module "fastify" {
 
 export type AccessDeps = { readonly clients: Clients; readonly limits: Limits };
 
+const ANOTHER_SITE = "this was sent by another site's page";
 const BEARER = 'Bearer realm="outlast"';
 const BASIC = 'Basic realm="Outlast: any name, and an API key as the password", charset="UTF-8"';
 
@@ -41,6 +42,9 @@ export function requireKey(app: FastifyInstance, { clients, limits }: AccessDeps
     await limits.take(client, "requests", 1);
     if (config.writes === true && client.role === "viewer") {
       throw new HttpProblem(403, "this key may look, but not change anything");
+    }
+    if (config.writes === true && comesFromElsewhere(request)) {
+      throw new HttpProblem(403, "this was sent by another site's page");
     }
   });
   app.addHook("preValidation", async ({ client, bodyBytes }) => {
@@ -67,7 +71,7 @@ export function requirePerson(
     }
     if (request.method !== "GET" && request.method !== "HEAD") {
       if (client.role === "viewer") return sendProblem(reply, 403, "this key may look, but not change anything");
-      if (!comesFromOurPage(request)) return sendProblem(reply, 403, "this was sent by another site's page");
+      if (!comesFromOurPage(request)) return sendProblem(reply, 403, ANOTHER_SITE);
     }
   });
 }
@@ -78,9 +82,16 @@ function followsLink({ headers }: FastifyRequest): boolean {
 }
 
 /** A browser sends the password by itself, whoever's page asks it to: so what changes something must come from ours. */
-function comesFromOurPage({ headers, host }: FastifyRequest): boolean {
+function comesFromOurPage(request: FastifyRequest): boolean {
+  const { headers } = request;
+  const says = headers["sec-fetch-site"] !== undefined || headers.origin !== undefined;
+  return says && headers["sec-fetch-site"] !== "none" && !comesFromElsewhere(request);
+}
+
+/** Programs say nothing of where a request comes from; browsers do, also to a server that asks nobody for a key. */
+function comesFromElsewhere({ headers, host }: FastifyRequest): boolean {
   const site = headers["sec-fetch-site"];
-  if (site !== undefined) return site === "same-origin";
+  if (site !== undefined) return site !== "same-origin" && site !== "none";
   // Behind a proxy that speaks TLS, the scheme isn't ours to compare.
-  return headers.origin !== undefined && URL.parse(headers.origin)?.host === host;
+  return headers.origin !== undefined && URL.parse(headers.origin)?.host !== host;
 }

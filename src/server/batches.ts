@@ -127,7 +127,10 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
         async function* lines() {
           for await (const line of readResults(deps.results, standing.batch)) yield `${JSON.stringify(line)}\n`;
         }
-        return reply.type("application/x-ndjson").send(Readable.from(lines(), { objectMode: false }));
+        return reply
+          .type("application/x-ndjson")
+          .header("content-disposition", `inline; filename="${standing.batch.id}.jsonl"`)
+          .send(Readable.from(lines(), { objectMode: false }));
       },
     );
 
@@ -205,6 +208,10 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
     { name, account: wanted, again, ...choice }: z.output<typeof schemas.createBatchQuery>,
     { client }: Pick<FastifyRequest, "client">,
   ): Promise<{ readonly batch: BatchId; readonly fresh: boolean }> {
+    if (wanted !== undefined && client.account !== null && wanted !== client.account) {
+      const description = `this key's batches go to the account ${client.account}`;
+      throw invalidInput([{ type: "invalid_account", field: "querystring.account", description }]);
+    }
     const account = chooseAccount(wanted ?? client.account ?? undefined, deps.accounts);
     const target = targetOf(choice);
     const source = Readable.from(counted(body, client, deps.limits), { objectMode: false });

@@ -1,6 +1,6 @@
 /** What isn't even HTTP, or too much of it: headers that are too long, too slow or malformed. An answer, then the end. */
 
-import { STATUS_CODES } from "node:http";
+import { type ServerResponse, STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
 
 const STATUSES: Readonly<Record<string, readonly [status: number, detail: string]>> = {
@@ -8,8 +8,12 @@ const STATUSES: Readonly<Record<string, readonly [status: number, detail: string
   ERR_HTTP_REQUEST_TIMEOUT: [408, "the headers took too long to arrive"],
 };
 
-export function answerClientErrors(error: NodeJS.ErrnoException, socket: Socket): void {
-  if (error.code === "ECONNRESET" || !socket.writable) {
+/** Node's name for the answer that goes over a socket at the moment, which its own handler looks at, too. */
+type Answering = Socket & { readonly _httpMessage?: Pick<ServerResponse, "headersSent"> | null };
+
+export function answerClientErrors(error: NodeJS.ErrnoException, socket: Answering): void {
+  // In the middle of another answer there is no place for one.
+  if (error.code === "ECONNRESET" || !socket.writable || socket._httpMessage?.headersSent === true) {
     socket.destroy();
     return;
   }

@@ -79,6 +79,21 @@ test("whoever has gone away is waited for no longer", async ({ serve }) => {
   expect(looks).toBe(0);
 });
 
+test("what was admitted is told, even where nobody can see any more how it stands", async ({ serve }) => {
+  const gone = async () => Promise.reject(new Error("Command timed out"));
+  const { app } = await serve({
+    over: ({ ledger }) => ({ ledger: { ...ledger, readStates: gone, readItem: gone } }),
+  });
+  for (const [headers, status] of [
+    [{}, 201],
+    [{ prefer: "wait=1" }, 202],
+  ] as const) {
+    const payload = { version: "outlast/text", input: {} };
+    const answer = await app.inject({ method: "POST", url: "/v1/predictions", payload, headers });
+    expect([answer.statusCode, answer.json()]).toMatchObject([status, { status: "starting" }]);
+  }
+});
+
 test("a server that closes lets everybody go who is held", async ({ serve }) => {
   const served = await serve();
   using client = await openRawClient(await served.listen());

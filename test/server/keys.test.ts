@@ -32,6 +32,27 @@ function ask({ method, path }: Route, headers: Readonly<Record<string, string>> 
 /** GETs that hand out what a viewer may not have. */
 const NOT_FOR_VIEWERS = ["/v1/webhooks/default/secret"];
 
+test("a page of another site changes nothing, by a password that its browser sends or where nobody is asked", async ({
+  serve,
+}) => {
+  for (const env of [WITH_KEYS, {}]) {
+    const { app } = await serve({ env });
+    for (const route of (await routesOf(app)).filter(({ method }) => method === "POST")) {
+      for (const [from, isRefused] of [
+        [{ "sec-fetch-site": "cross-site" }, true],
+        [{ "sec-fetch-site": "same-site" }, true],
+        [{ origin: "https://evil.example" }, true],
+        [{ origin: "null" }, true],
+        [{ "sec-fetch-site": "same-origin" }, false],
+        [{}, false],
+      ] as const) {
+        const { statusCode } = await app.inject(ask(route, { ...bearer(KEYS.producer), ...from }));
+        expect([route.path, from, statusCode === 403]).toEqual([route.path, from, isRefused]);
+      }
+    }
+  }
+});
+
 describe("roles", () => {
   test("without a key, and with a wrong one, no route is reached", async ({ serve }) => {
     const { app } = await serve({ env: WITH_KEYS });
@@ -186,6 +207,51 @@ describe("tenants", () => {
     expect(theirs).not.toBe(ours);
     expect(await secretOf(KEYS.operator)).toBe(ours);
   });
+});
+
+describe("accounts", () => {
+  const env = {
+    COMETAPI_KEY: "sk-not-a-key",
+    OUTLAST_API_KEYS: `acme:${KEYS.producer}:producer:cometapi,other:${KEYS.stranger}`,
+  };
+  const submit = (app: FastifyInstance, key: string, query: string) =>
+    app.inject({
+      method: "POST",
+      url: `/v1/batches${query}`,
+      headers: { ...NDJSON, ...bearer(key) },
+      payload: rows(1),
+    });
+
+  test("a key that is bound to one pays by no other", async ({ serve }) => {
+    const { app } = await serve({ env });
+    expect((await submit(app, KEYS.producer, "")).json()).toMatchObject({ account: "cometapi" });
+    expect((await submit(app, KEYS.producer, "?account=cometapi")).statusCode).toBe(200);
+    const problem = expectProblem(await submit(app, KEYS.producer, "?account=replicate"), 422);
+    expect(problem.invalid_fields).toMatchObject([{ field: "querystring.account" }]);
+  });
+
+  test("one that is bound to none may choose", async ({ serve }) => {
+    const { app } = await serve({ env });
+    expect((await submit(app, KEYS.stranger, "")).json()).toMatchObject({ account: "replicate" });
+    expect((await submit(app, KEYS.stranger, "?account=cometapi")).json()).toMatchObject({ account: "cometapi" });
+  });
+});
+
+test("a page of another site can't act with a password that the browser knows", async ({ serve }) => {
+  const { app } = await serve({ env: WITH_KEYS });
+  const batch = await post(app, rows(1), { headers: bearer(KEYS.producer) });
+  const pause = (site: Readonly<Record<string, string>>) =>
+    app.inject({
+      method: "POST",
+      url: `/v1/batches/${batch}/pause`,
+      headers: { ...basic("me", KEYS.producer), ...site },
+    });
+  for (const site of ["cross-site", "same-site"]) {
+    expect(expectProblem(await pause({ "sec-fetch-site": site }), 403).detail).toMatch(/another site/);
+  }
+  for (const headers of [{}, { "sec-fetch-site": "same-origin" }, { "sec-fetch-site": "none" }]) {
+    expect((await pause(headers)).statusCode).toBe(200);
+  }
 });
 
 type Listed<Name extends string> = { readonly results: readonly Readonly<Record<Name, string>>[] };

@@ -14,7 +14,9 @@ export type RawClient = Disposable & {
   send(bytes: string | Uint8Array): Promise<void>;
   /** So many whole answers, without interim ones, in order; throws if the connection ends before they are there. */
   answers(count: number): Promise<readonly RawAnswer[]>;
-  /** Resolves when what has come so far matches. */
+  /** Everything that has come so far. */
+  received(): string;
+  /** Resolves when that matches. */
   shows(pattern: RegExp): Promise<void>;
   /** Resolves when the connection is over. */
   ended(): Promise<"in order" | "reset">;
@@ -69,6 +71,7 @@ export async function openRawClient(port: number): Promise<RawClient> {
         const answers = answersIn(text);
         return answers.length >= count ? answers : null;
       }),
+    received,
     shows: (pattern) => until((text) => (pattern.test(text) ? undefined : null)) as Promise<void>,
     async ended() {
       while (!over) await changed.promise;

@@ -107,6 +107,17 @@ describe("HTTP that is unusual", () => {
   });
 });
 
+test("what isn't HTTP in the middle of an answer breaks it off, and isn't answered into it", async ({ serve }) => {
+  const { app, listen } = await serve();
+  const id = await post(app, rows(3));
+  using client = await openRawClient(await listen());
+  await client.send(head(`GET /v1/batches/${id}/events`));
+  await client.shows(/event: batch/);
+  await client.send("hello\r\n\r\n");
+  await client.ended();
+  expect(client.received().match(/HTTP\/1\.1/g)).toHaveLength(1);
+});
+
 describe("slowness", () => {
   const timeouts = { headersMs: 200, idleMs: 200, totalMs: 400, restMs: 200 };
   const cases: readonly (readonly [what: string, begin: string, drip: string])[] = [
