@@ -70,7 +70,9 @@ export function answerProblems(app: FastifyInstance): void {
   );
   app.setErrorHandler((error: FastifyError, request, reply) => {
     const problem = problemOf(error, request);
-    if (problem.status >= 500) request.log.error({ err: error, path: pathOf(request) }, "a request failed");
+    const path = pathOf(request);
+    if (problem.status === 503) request.log.warn({ path, reason: error.message }, "a request can't be answered now");
+    else if (problem.status >= 500) request.log.error({ err: error, path }, "a request failed");
     return send(reply, problem);
   });
 }

@@ -48,6 +48,7 @@ async function routesOf({ app, services }: Served): Promise<Readonly<Record<stri
     "submit the same": { method: "POST", url: "/v1/batches", payload: rows(2), headers: NDJSON },
     batches: { url: "/v1/batches" },
     batch: { url: `/v1/batches/${batch}` },
+    results: { url: `/v1/batches/${batch}/results` },
     pause: { method: "POST", url: `/v1/batches/${batch}/pause` },
     resume: { method: "POST", url: `/v1/batches/${paused}/resume` },
     file: { url: `${file.pathname}${file.search}` },
