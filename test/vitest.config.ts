@@ -7,6 +7,8 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     root: new URL("..", import.meta.url).pathname,
+    // What is waited for comes by itself, however busy the machine is; nothing waits longer for it than it takes.
+    expect: { poll: { timeout: 15_000 } },
     projects: [
       { extends: true, test: { name: "pure", include: ["test/core/**/*.test.ts"], testTimeout: 30_000 } },
       {

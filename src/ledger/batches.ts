@@ -127,11 +127,11 @@ export function batchesOf(redis: Redis, scripts: Scripts) {
       await redis
         .multi()
         .hset(REDIS_KEYS.batchAccounts, batch.id, batch.account)
-        .zadd(REDIS_KEYS.batches, batch.openedAtMs, batch.id)
-        .zadd(REDIS_KEYS.tenantBatches(batch.tenant), batch.openedAtMs, batch.id)
+        .zadd(REDIS_KEYS.batches, "NX", batch.openedAtMs, batch.id)
+        .zadd(REDIS_KEYS.tenantBatches(batch.tenant), "NX", batch.openedAtMs, batch.id)
         .exec();
       if (batch.kind === "singles") {
-        await redis.zadd(REDIS_KEYS.tenantSingles(batch.tenant), batch.openedAtMs, batch.id);
+        await redis.zadd(REDIS_KEYS.tenantSingles(batch.tenant), "NX", batch.openedAtMs, batch.id);
       }
       const opened = await scripts.outlastOpenBatch(
         REDIS_KEYS.batch(batch.account, batch.id),

@@ -8,7 +8,7 @@ test("a wrong token pauses the account with one clear line, and the right one ca
   await using fleet = await startFleet({ emulator: { tokens: ["r8_right"] } });
   const batch = await submit(fleet, prompts(30));
   const wrong = fleet.startWorker();
-  await expect.poll(async () => (await report(fleet, batch)).paused).toMatch(/^401/);
+  await expect.poll(async () => (await report(fleet, batch)).paused, { timeout: 30_000 }).toMatch(/^401/);
   const paused = await untilSettled(fleet, batch);
   expect(paused).toMatchObject({ state: "paused", waiting: 30, in_flight: 0, failed: 0, unclear: 0 });
   const lines = wrong

@@ -204,6 +204,15 @@ describe("the list", () => {
     expect(seen).toEqual(opened.toReversed());
   });
 
+  test("keeps a day's singles in their place, however many servers admit some", async ({ serve }) => {
+    const [one, other] = [await serve(), await serve()];
+    const singles = await singlesOf(one.app);
+    const rowsOfFile = await post(one.app, rows(3));
+    expect(await singlesOf(other.app)).toBe(singles);
+    const { results } = (await one.app.inject("/v1/batches")).json<{ results: { batch: string }[] }>();
+    expect(results.map(({ batch }) => batch)).toEqual([rowsOfFile, singles]);
+  });
+
   test("begins nowhere else than behind a batch of one's own", async ({ serve }) => {
     const { app } = await serve({ env: WITH_KEYS });
     const theirs = await post(app, rows(3), { headers: bearer(KEYS.stranger) });
