@@ -33,7 +33,7 @@ const nowhere = test.extend("folder", async ({ task: _task }, { onCleanup }) => 
 });
 
 describe("help", () => {
-  nowhere("every command explains itself, with an example", async ({ folder }) => {
+  nowhere("every command explains itself, with an example", { timeout: 90_000 }, async ({ folder }) => {
     const helps = await Promise.all(COMMANDS.map((command) => outlast([command, "--help"], { env: {}, cwd: folder })));
     for (const [at, { code, stdout, stderr }] of helps.entries()) {
       expect({ code, stderr }).toEqual({ code: 0, stderr: "" });

@@ -16,6 +16,9 @@ import { NDJSON, rows } from "./serving.ts";
 
 /** What a server may take to let everybody go who can be let go. */
 const SOON_MS = 10 * SECOND;
+/** With this a server says when it has begun with a request; connections it hasn't looked at go when it stops. */
+const AWAITED = "Expect: 100-continue";
+const TAKEN = /^HTTP\/1\.1 100 /;
 
 // oxlint-disable-next-line no-empty-pattern -- Vitest reads the names a fixture needs from this pattern
 const test = base.extend("fleet", { scope: "file" }, async ({}, { onCleanup }) => {
@@ -37,9 +40,9 @@ async function post(server: ServerProcess, count: number): Promise<BatchId> {
 /** An upload that the server has begun to take. */
 async function beginUpload(server: ServerProcess): Promise<RawClient> {
   const client = await openRawClient(portOf(server));
-  const headers = ["Content-Type: application/x-ndjson", "Transfer-Encoding: chunked", "Expect: 100-continue"];
-  await client.send(head("POST /v1/batches", ...headers));
-  await client.shows(/^HTTP\/1\.1 100 /);
+  const headers = ["Content-Type: application/x-ndjson", "Transfer-Encoding: chunked"];
+  await client.send(head("POST /v1/batches", ...headers, AWAITED));
+  await client.shows(TAKEN);
   return client;
 }
 
@@ -87,7 +90,9 @@ describe("a server that is told to stop", { timeout: 60_000 }, () => {
     using held = await openRawClient(portOf(server));
     const body = '{"version":"outlast/text","input":{"prompt":"a"}}';
     const headers = ["Content-Type: application/json", `Content-Length: ${body.length}`, "Prefer: wait=60"];
-    await held.send(head("POST /v1/predictions", ...headers) + body);
+    await held.send(head("POST /v1/predictions", ...headers, AWAITED));
+    await held.shows(TAKEN);
+    await held.send(body);
     using watcher = await openRawClient(portOf(server));
     await watcher.send(head(`GET /v1/batches/${batch}/events`));
     await watcher.shows(/event: batch/);
@@ -150,11 +155,13 @@ describe("a server that is told to stop", { timeout: 60_000 }, () => {
     const server = await fleet.startServer();
     process.kill(pid, "SIGSTOP");
     try {
-      const asked = fetch(`${server.url}/v1/batches`);
+      using client = await openRawClient(portOf(server));
+      await client.send(head("GET /v1/batches", AWAITED));
+      await client.shows(TAKEN);
       const { code, tookMs } = await stopped(server);
       expect(code).toBe(0);
       expect(tookMs).toBeLessThan(SOON_MS);
-      expect((await asked).status).toBe(503);
+      expect((await client.answers(1)).map(({ status }) => status)).toEqual([503]);
     } finally {
       process.kill(pid, "SIGCONT");
     }

@@ -136,9 +136,9 @@ async function live(served: Served, { down, up, fault, unharmed }: Outage): Prom
   const routes = await routesOf(served);
 
   const clients = startClients(app);
-  await expect.poll(() => clients.accepted.size, { timeout: 20_000 }).toBeGreaterThan(20);
+  await expect.poll(() => clients.accepted.size, { timeout: 60_000 }).toBeGreaterThan(20);
   await down();
-  await expect.poll(() => clients.refused, { timeout: 20_000 }).toBeGreaterThanOrEqual(CLIENTS);
+  await expect.poll(() => clients.refused, { timeout: 60_000 }).toBeGreaterThanOrEqual(CLIENTS);
   const ready = await app.inject("/ready");
   expect(expectProblem(ready, 503).detail).toMatch(fault);
   expect(Number(ready.headers["retry-after"])).toBeGreaterThanOrEqual(1);
@@ -148,8 +148,8 @@ async function live(served: Served, { down, up, fault, unharmed }: Outage): Prom
 
   const before = clients.accepted.size;
   await up();
-  await expect.poll(async () => (await app.inject("/ready")).statusCode, { timeout: 20_000 }).toBe(200);
-  await expect.poll(() => clients.accepted.size, { timeout: 20_000 }).toBeGreaterThan(before + 40);
+  await expect.poll(async () => (await app.inject("/ready")).statusCode, { timeout: 60_000 }).toBe(200);
+  await expect.poll(() => clients.accepted.size, { timeout: 60_000 }).toBeGreaterThan(before + 40);
   await clients.stop();
   await expectWell();
 
