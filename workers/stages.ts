@@ -320,6 +320,7 @@ function sweep(services: Services, log: Logger): Consumer {
         },
         boundAmong: ledger.boundAmong,
         move: ledger.move,
+        withdraw: (ref, row, why) => withdrawItem(ref, row, why, { bucket, ledger, queues, clock: Date.now }),
         keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
         enqueueFollow: queues.follow,
         enqueueRecord: queues.record,

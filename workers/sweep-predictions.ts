@@ -14,6 +14,7 @@
  * Every step names the intent that it was decided for: where another has been written since, it changes nothing.
  */
 
+import { CANCELED_BY_A_PERSON, type Withdrawal } from "../src/batches/withdraw-item.ts";
 import type { StoredRow } from "../src/bucket/input-parts.ts";
 import { type Intent, type ListedPrediction, resolveUnclear } from "../src/core/matching.ts";
 import type { AccountName, AttemptRef } from "../src/core/naming.ts";
@@ -46,6 +47,8 @@ export type SweepDeps = {
     nowMs: number,
   ) => Promise<ReadonlySet<PredictionId>>;
   readonly move: (ref: AttemptRef, step: "bind" | "giveBack" | "refuse", options: MoveOptions) => Promise<MoveAnswer>;
+  /** Does what follows the end of an item that a person had canceled. */
+  readonly withdraw: (ref: AttemptRef, row: StoredRow, why: Withdrawal) => Promise<MoveAnswer>;
   readonly keepEnding: (ref: AttemptRef, ending: Ending) => Promise<string>;
   readonly enqueueFollow: (
     ref: AttemptRef,
@@ -185,7 +188,9 @@ async function bind({ ref, nonce, toMs }: OpenIntent, prediction: PredictionId, 
   });
   if (moved.answer !== "moved" && moved.answer !== "already") return;
   deps.warn({ item: errandId(ref), prediction }, "an unclear item's prediction was found on the provider's list");
-  await deps.enqueueFollow(ref, { id: prediction, startedAtMs: toMs, deadlineAtMs: null }, 0);
+  const { deadline } = await deps.readRow(ref);
+  const deadlineAtMs = deadline === undefined ? null : Date.parse(deadline);
+  await deps.enqueueFollow(ref, { id: prediction, startedAtMs: toMs, deadlineAtMs }, 0);
 }
 
 async function settleAbsent({ ref, nonce }: OpenIntent, deps: SweepDeps): Promise<void> {
@@ -195,6 +200,10 @@ async function settleAbsent({ ref, nonce }: OpenIntent, deps: SweepDeps): Promis
       return;
     case "resend": {
       const moved = await deps.move(ref, "giveBack", named);
+      if (moved.answer === "canceled") {
+        await deps.withdraw(ref, await deps.readRow(ref), CANCELED_BY_A_PERSON);
+        return;
+      }
       if (moved.answer !== "moved") return;
       deps.warn({ item: errandId(ref) }, "an unclear item's request surely never arrived; it is sent again");
       return deps.wakeFeed(deps.account);

@@ -2,10 +2,11 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "vitest";
-import type { BatchReport } from "../../src/batches/report-batch.ts";
+import { type BatchReport, reportBatch } from "../../src/batches/report-batch.ts";
 import type { BatchId } from "../../src/core/naming.ts";
 import { SECOND } from "../../src/core/time.ts";
 import type { Ledger } from "../../src/ledger/ledger.ts";
+import { openBatchWatch } from "../../src/server/batch-watch.ts";
 import { ACCOUNT } from "../support/stages.ts";
 import { bringTo } from "./items.ts";
 import { post, rows, test } from "./serving.ts";
@@ -20,7 +21,7 @@ type Watcher = Disposable & {
   event(): Promise<Told>;
 };
 
-async function watch(port: number, batch: BatchId, lastEventId?: string): Promise<Watcher> {
+async function watchOver(port: number, batch: BatchId, lastEventId?: string): Promise<Watcher> {
   const leaving = new AbortController();
   const answer = await fetch(`http://127.0.0.1:${port}/v1/batches/${batch}/events`, {
     signal: leaving.signal,
@@ -60,7 +61,7 @@ async function watch(port: number, batch: BatchId, lastEventId?: string): Promis
 test("the batch is told at once, again at each change, and no more when it has finished", async ({ serve }) => {
   const { app, services, listen } = await serve();
   const batch = await post(app, rows(3));
-  using watcher = await watch(await listen(), batch);
+  using watcher = await watchOver(await listen(), batch);
   expect(await watcher.next()).toBe("retry: 2000");
   const first = await watcher.event();
   expect(first.report).toMatchObject({ batch, state: "open", waiting: 3, in_flight: 0 });
@@ -79,10 +80,10 @@ test("who has seen the present version hears nothing but signs of life until it 
   const { app, services, listen } = await serve({ timeouts: { heartbeatMs: 400 } });
   const batch = await post(app, rows(3));
   const port = await listen();
-  using first = await watch(port, batch);
+  using first = await watchOver(port, batch);
   const { id } = await first.event();
 
-  using again = await watch(port, batch, id);
+  using again = await watchOver(port, batch, id);
   expect(await again.next()).toBe("retry: 2000");
   // In the time of three heartbeats the batch is looked at once more.
   for (let beat = 0; beat < 3; beat++) expect(await again.next()).toBe(": still here");
@@ -90,7 +91,7 @@ test("who has seen the present version hears nothing but signs of life until it 
   const changed = await again.event();
   expect(changed.report).toMatchObject({ in_flight: 1 });
 
-  using late = await watch(port, batch, id);
+  using late = await watchOver(port, batch, id);
   expect(await late.event(), "a version that is old by now is made up for at once").toEqual(changed);
 });
 
@@ -99,11 +100,11 @@ test("who has seen how it finished needn't come again", async ({ serve }) => {
   const batch = await post(app, rows(3));
   await services.ledger.finishBatch(ACCOUNT, batch, Date.now());
   const port = await listen();
-  using first = await watch(port, batch);
+  using first = await watchOver(port, batch);
   const { id } = await first.event();
   expect(await first.next()).toBe(null);
   // A browser comes back by itself after an end, unless this is the answer.
-  using again = await watch(port, batch, id);
+  using again = await watchOver(port, batch, id);
   expect([again.status, await again.next()]).toEqual([204, null]);
 });
 
@@ -121,7 +122,7 @@ test("a hundred who watch a batch cost no more than one, and none is looked at w
   const { app, services, listen } = await serve({ over: ({ ledger }) => ({ ledger: counted(ledger) }) });
   const batch = await post(app, rows(5));
   const port = await listen();
-  const watchers = await Promise.all(Array.from({ length: 100 }, () => watch(port, batch)));
+  const watchers = await Promise.all(Array.from({ length: 100 }, () => watchOver(port, batch)));
   await Promise.all(watchers.map((watcher) => watcher.event()));
 
   looks = 0;
@@ -139,11 +140,28 @@ test("a hundred who watch a batch cost no more than one, and none is looked at w
   expect(looks).toBe(0);
 });
 
+test("whoever still hasn't left when the server closes isn't looked after any more", async ({ serve }) => {
+  const { app, services } = await serve();
+  const batch = await post(app, rows(3));
+  let looks = 0;
+  const watch = openBatchWatch(async (id) => {
+    looks++;
+    return reportBatch(services.ledger, id);
+  });
+  const events = watch.follow(batch, new AbortController().signal);
+  await events.next();
+  watch.close();
+  looks = 0;
+  await sleep(SECOND / 4); // silence is the claim
+  expect(looks).toBeLessThanOrEqual(1);
+  expect(await events.next()).toMatchObject({ done: true });
+});
+
 test("the streams end when the server closes, and it waits for none of them", async ({ serve }) => {
   const { app, listen } = await serve();
   const batch = await post(app, rows(3));
   const port = await listen();
-  const watchers = await Promise.all(Array.from({ length: 10 }, () => watch(port, batch)));
+  const watchers = await Promise.all(Array.from({ length: 10 }, () => watchOver(port, batch)));
   for (const watcher of watchers) await watcher.event();
   await app.close();
   for (const watcher of watchers) expect(await watcher.next()).toBe(null);

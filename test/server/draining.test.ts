@@ -117,12 +117,13 @@ describe("a server that is told to stop", { timeout: 60_000 }, () => {
     const server = await fleet.startServer();
     const items = 20_000;
     const batch = await post(server, items);
-    const answer = await fetch(`${server.url}/v1/batches/${batch}/results`);
-    const reader = (answer.body ?? raise("no body")).pipeThrough(new TextDecoderStream()).getReader();
-    let text = (await reader.read()).value ?? "";
+    using client = await openRawClient(portOf(server));
+    await client.send(head(`GET /v1/batches/${batch}/results`));
+    await client.shows(/"index":0/);
     const end = stopped(server);
-    for (let next = await reader.read(); !next.done; next = await reader.read()) text += next.value;
-    expect(text.split("\n")).toHaveLength(items + 1);
+    expect(await client.ended()).toBe("in order");
+    expect(client.received().match(/"index":/g)).toHaveLength(items);
+    expect(client.received()).toMatch(/\r\n0\r\n\r\n$/);
     expect(await end).toMatchObject({ code: 0 });
   });
 

@@ -2,8 +2,10 @@
 
 import { describe, expect } from "vitest";
 import { placeItems } from "../../src/batches/place-items.ts";
+import { withdrawItem } from "../../src/batches/withdraw-item.ts";
 import { keepEnding } from "../../src/bucket/endings.ts";
 import { readRow } from "../../src/bucket/input-parts.ts";
+import { readReceipt } from "../../src/bucket/records.ts";
 import type { ItemState } from "../../src/core/item.ts";
 import { type AttemptRef, type BatchId, errandId, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
@@ -63,6 +65,7 @@ function depsOf(world: World, fields: Partial<SweepDeps> = {}): SweepDeps {
     },
     boundAmong: ledger.boundAmong,
     move: ledger.move,
+    withdraw: (of, row, why) => withdrawItem(of, row, why, { bucket, ledger, queues, clock }),
     keepEnding: (of, ending) => keepEnding(bucket, of, ending),
     enqueueFollow: queues.follow,
     enqueueRecord: queues.record,
@@ -133,6 +136,16 @@ describe("an unclear item", () => {
     await sweep(world);
     expect(await stateOf(world, 1)).toBe("waiting");
     expect(await line.ledger.returnedRows(ACCOUNT, world.batch, 10)).toEqual([{ index: 1, attempt: 1 }]);
+  });
+
+  test("of a batch that was canceled meanwhile ends canceled, with its receipt", async ({ line }) => {
+    const world = await open(line);
+    await makeUnclear(world, 1);
+    await line.ledger.cancelBatch({ id: world.batch, account: ACCOUNT }, line.clock());
+    line.clock.forward(CLEAN_MS);
+    await sweep(world);
+    expect(await stateOf(world, 1)).toBe("canceled");
+    expect(await readReceipt(line.bucket, ref(world, 1))).toMatchObject({ status: "canceled", prediction_id: null });
   });
 
   test("is held or failed, where the account's policy is so", async ({ line }) => {
