@@ -136,7 +136,7 @@ describe("what it refuses, in one line", () => {
   test("an address that others can reach", async ({ place }) => {
     const { code, stderr } = await place.start(["up"], { OUTLAST_HOST: "0.0.0.0" }).ended;
     expect(code).toBe(1);
-    expect(stderr).toMatch(/^the server has no API keys yet, .* not 0\.0\.0\.0\n$/);
+    expect(stderr).toMatch(/^without API keys the server listens on loopback only: .* not 0\.0\.0\.0\n$/);
   });
 
   test("a machine without Redis", async ({ place }) => {
