@@ -1,8 +1,7 @@
 /** `outlast serve`: the queue API, the pages and the board, until SIGTERM or SIGINT. */
 
 import { Command } from "commander";
-import { runServer } from "../server/main.ts";
-import { ListenError } from "../server/server.ts";
+import { ListenError } from "../server/listen-error.ts";
 import { CommandError } from "./failures.ts";
 import { OUTLAST, say } from "./output.ts";
 import { awaitEnd } from "./up.ts";
@@ -20,6 +19,8 @@ export function serveCommand(): Command {
     .addHelpText("after", HELP)
     .action(async () => {
       using end = awaitEnd();
+      // Only here: every other command would start a second later for it.
+      const { runServer } = await import("../server/main.ts");
       try {
         await runServer(process.env, end.told, (url) =>
           say(`serving the API at ${url}/v1, the pages at ${url}/batches`),

@@ -10,10 +10,10 @@ import { Command, InvalidArgumentError } from "commander";
 import { readConfig } from "../config.ts";
 import { SECOND } from "../core/time.ts";
 import { logTextFor, tellingLog } from "../embedded/log-text.ts";
-import { type System, SystemError, type SystemOptions, startSystem } from "../embedded/system.ts";
+import type { System, SystemOptions } from "../embedded/system.ts";
 import { withoutSecrets } from "../ledger/connect-redis.ts";
 import { openLog } from "../log.ts";
-import { ListenError } from "../server/server.ts";
+import { ListenError } from "../server/listen-error.ts";
 import { padEnd } from "./columns.ts";
 import { CommandError } from "./failures.ts";
 import { paintFor } from "./live-lines.ts";
@@ -98,6 +98,8 @@ function shellOf(variables: Readonly<Record<string, string>>): string {
 
 /** Starts it, or throws what a person can read. */
 export async function openSystem(options: SystemOptions): Promise<System> {
+  // Only here: every other command would start a second later for it.
+  const { startSystem, SystemError } = await import("../embedded/system.ts");
   try {
     return await startSystem(options);
   } catch (error) {

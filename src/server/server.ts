@@ -34,6 +34,7 @@ import { openHolds } from "./holds.ts";
 import { closeInOrder } from "./leaving.ts";
 import { openLimits } from "./limits.ts";
 import { openLinks } from "./links.ts";
+import { ListenError } from "./listen-error.ts";
 import { answerOtherMethods } from "./methods.ts";
 import { describeApi } from "./openapi.ts";
 import { predictionRoutes } from "./predictions.ts";
@@ -49,11 +50,6 @@ export type ServerDeps = HealthDeps &
     readonly log: Logger;
     readonly timeouts?: Partial<BodyTimeouts & { readonly headersMs: number; readonly heartbeatMs: number }>;
   };
-
-/** The server can't listen; the message is one line that says what to do. */
-export class ListenError extends Error {
-  override readonly name = "ListenError";
-}
 
 /** From the first byte of a request, or the beginning of its connection, to the end of its headers. */
 const HEADERS_MS = 10 * SECOND;

@@ -4,7 +4,9 @@ import { once } from "node:events";
 import { createServer } from "node:net";
 import { describe, expect } from "vitest";
 import { readConfig } from "../../src/config.ts";
-import { ListenError, listen, requireKeysBeyondLoopback } from "../../src/server/server.ts";
+import { ListenError } from "../../src/server/listen-error.ts";
+import { listen, requireKeysBeyondLoopback } from "../../src/server/server.ts";
+import { outlast } from "../cli/outlast.ts";
 import { expectProblem } from "./expect-problem.ts";
 import { KEYS, test, WITH_KEYS } from "./serving.ts";
 
@@ -71,6 +73,15 @@ describe("without keys", () => {
     for (const host of ["0.0.0.0", "::", "192.168.1.4", "example.com", ""]) {
       expect(() => requireKeysBeyondLoopback({ host, apiKeys: [] })).toThrow(ListenError);
     }
+  });
+
+  test("`serve` doesn't start beyond loopback, and says what to set", async () => {
+    const env = { REPLICATE_API_TOKEN: "r8_not_a_token", OUTLAST_HOST: "0.0.0.0", OUTLAST_PORT: "0" };
+    const { code, stdout, stderr } = await outlast(["serve"], { env });
+    expect([code, stdout]).toEqual([1, ""]);
+    expect(stderr).toMatch(
+      /^without API keys .* set OUTLAST_API_KEYS, or OUTLAST_HOST to 127\.0\.0\.1, not 0\.0\.0\.0\n$/,
+    );
   });
 
   test("it doesn't listen elsewhere, whoever forgot to ask first", async ({ serve }) => {
