@@ -1,6 +1,6 @@
 /**
- * Requests that are held until their item has ended: `Prefer: wait`. All of them are looked after together, ten times a
- * second, in one go to Redis however many there are.
+ * Requests that are held until their item has ended: `Prefer: wait`. One timer looks after all of them ten times a second:
+ * a read of one byte for each, sent together.
  */
 
 import { isEnd } from "../core/item.ts";
