@@ -25,6 +25,9 @@ export const UNLIMITED = {
   env: { OUTLAST_CREATES_PER_MINUTE: "6000000", OUTLAST_READS_PER_MINUTE: "6000000" },
 } as const;
 
+/** A load generator asks for more than any key may. */
+const UNLIMITED_API = { OUTLAST_API_LIMITS: "requests=1000000000,rows=1000000000,bytes=1000000000000" };
+
 export type SystemOptions = {
   readonly emulator: EmulatorOptions;
   readonly env?: Readonly<Record<string, string>>;
@@ -102,7 +105,7 @@ export async function startSystem({ emulator: settings, env, account, signal }: 
     },
     async startServer() {
       const server = held.use(
-        new Child("src/cli/cli.ts", { args: ["serve"], env: { ...variables, OUTLAST_PORT: "0" } }),
+        new Child("src/cli/cli.ts", { args: ["serve"], env: { ...variables, ...UNLIMITED_API, OUTLAST_PORT: "0" } }),
       );
       children.push(server);
       const [, url = ""] = await server.says(/serving the API at (http:\S+)\/v1/);
