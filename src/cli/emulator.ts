@@ -21,11 +21,13 @@ type Flags = {
   readonly runMs?: number;
   readonly queueMs?: number;
   readonly expiryMs?: number;
+  readonly listLagMs?: number;
 };
 
 const HELP = `
 A limit of 0 is no limit. Its models are outlast/text, picture, pictures, speech, large, nested, slow, moderated and
-flaky. What it was asked, made and billed stands at /__audit.
+flaky. What it was asked, made and billed stands at /__audit. It goes wrong when told to by POST /__faults, as in
+  curl -d '{"route":"create","kind":"drop-after-create","rate":0.05,"count":null}' ADDRESS/__faults
 
 Example:
   ${OUTLAST} emulator --port 7810 --files-port 7811 --run-ms 500`;
@@ -44,15 +46,17 @@ export function emulatorCommand(): Command {
     .option("--run-ms <n>", "median run time of a prediction (default: 2000)", whole)
     .option("--queue-ms <n>", "median time before it runs (default: 300)", whole)
     .option("--expiry-ms <n>", "from creation to the removal of its files (default: an hour)", whole)
+    .option("--list-lag-ms <n>", "how late its list shows a prediction (default: 0)", whole)
     .addHelpText("after", HELP)
     .action(async (flags: Flags) => {
       using end = listenForEnd();
-      const { runMs, queueMs, ...options } = flags;
+      const { runMs, queueMs, listLagMs, ...options } = flags;
       await using emulator = await startEmulator({
         ...options,
         tokens: [DEFAULT_TOKEN],
         cometKeys: [DEFAULT_KEY],
         ...(runMs !== undefined && { runMs: { medianMs: runMs, spread: 0.4 } }),
+        ...(listLagMs !== undefined && { list: { lagMs: listLagMs } }),
         ...(queueMs !== undefined && { queueMs: { medianMs: queueMs, spread: 0.5 } }),
       });
       say(`the emulator runs, seed ${emulator.seed}; its books: ${new URL("/__audit", emulator.apiUrl).href}`);

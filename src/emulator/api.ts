@@ -5,9 +5,10 @@
 
 import { type Account, spend, tokenIn } from "./accounts.ts";
 import { type Answer, json, problem, refusal, throttled, whole } from "./answer.ts";
-import type { Books } from "./books.ts";
+import type { Buying } from "./buying.ts";
 import { digestOf } from "./canonical.ts";
 import { parseCancelAfter, parsePrefer } from "./headers.ts";
+import { asListed, type ListRules, listable } from "./listed.ts";
 import { microsOf, page } from "./listing.ts";
 import type { Model } from "./model.ts";
 import { MODELS } from "./models.ts";
@@ -21,11 +22,13 @@ export type ApiDeps = {
   /** By token. */
   readonly accounts: ReadonlyMap<string, Account>;
   readonly predictions: Predictions;
-  readonly books: Books;
+  readonly buying: Buying;
   readonly strays: StrayTokens;
   readonly links: Links;
   readonly webhookSecret: string;
   readonly retryAfterHeader: boolean;
+  readonly seed: string;
+  readonly list: ListRules;
 };
 
 type Handler = (account: Account, call: Call, deps: ApiDeps) => Answer | Promise<Answer>;
@@ -149,7 +152,7 @@ async function createPrediction(
   }
 
   const { body } = reading;
-  const prediction = deps.predictions.create({
+  const prediction = deps.buying.buy({
     account,
     ...body,
     version: deployment === null ? body.version : body.model.versionId,
@@ -157,7 +160,6 @@ async function createPrediction(
     digest: digestOf({ model: body.model.fullName, input: body.input }),
     cancelAfterMs: cancelAfter?.ms ?? null,
   });
-  deps.books.created(prediction);
   return answerCreate(prediction, call, deps);
 }
 
@@ -195,7 +197,9 @@ function listPredictions(account: Account, call: Call, deps: ApiDeps): Answer {
   if (beforeUs === null) return problem({ detail: "created_before isn't an ISO 8601 date-time", status: 422 });
   if (source !== null && source !== "web") return problem({ detail: "source can only be web", status: 422 });
 
-  const created = source === "web" ? [] : account.predictions; // all of ours come by the API
+  const { list, seed } = deps;
+  // All of ours come by the API.
+  const created = source === "web" ? [] : listable(account.predictions, list, seed, Date.now());
   const found = page(created, { afterUs, beforeUs }, query.get("cursor"));
   if (found === null) return problem({ detail: "Invalid cursor", status: 404 });
   const link = (cursor: string | null): string | null => {
@@ -207,7 +211,11 @@ function listPredictions(account: Account, call: Call, deps: ApiDeps): Answer {
   return json(200, {
     previous: link(found.previous),
     next: link(found.next),
-    results: found.predictions.map((prediction) => describe(prediction, deps.links)),
+    results: asListed(
+      found.predictions.map((prediction) => describe(prediction, deps.links)),
+      list,
+      seed,
+    ),
   });
 }
 

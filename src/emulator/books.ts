@@ -1,19 +1,30 @@
 /**
  * The books: what was asked, made, billed and fetched, kept apart from what the API shows, so that a caller's own
- * account of a batch can be audited against it. `GET /__audit` answers the totals, with `?predictions=1` and `?files=1`
- * also the rows behind them; nothing in it is a secret.
+ * account of a batch can be audited against it. `GET /__audit` answers the totals, with `?predictions=1`, `?files=1` and
+ * `?inputs=1` also the rows behind them; nothing in it is a secret. What somebody else bought on an account is counted
+ * under `foreign`, and nowhere else in the totals.
  *
  * Money is integers of 10⁻⁹ dollars inside and a decimal string outside. What ended without ever running, as every
  * `aborted` prediction did, isn't billed; all else is billed by its run time, failed or not.
  */
 
+import { byInput, type InputRow } from "./books-by-input.ts";
 import { isoMicros, isTerminal, type Prediction, predictMs, type Status } from "./prediction.ts";
 import type { StrayToken, StrayTokens } from "./stray-tokens.ts";
 
+/** How a request went: an HTTP status, or without an answer; `unheard`: the asker hung up before a late one. */
+export type Outcome = number | "dropped" | "silent" | "unheard";
+
+/** What predictions came to. */
+type Tally = {
+  readonly predictions: Readonly<Record<Status | "total" | "data_removed", number>>;
+  readonly bills: { readonly predictions: number; readonly predict_seconds: string; readonly usd: string };
+};
+
 /** What leaves the process is in snake_case. */
-export type Audit = {
+export type Audit = Tally & {
   readonly seed: string;
-  /** By `surface route`, then by HTTP status, `dropped` or `silent`. */
+  /** By `surface route`, then by HTTP status, `dropped`, `silent` or `unheard`. */
   readonly requests: Readonly<Record<string, Readonly<Record<string, number>>>>;
   readonly creates: {
     readonly total: number;
@@ -25,8 +36,8 @@ export type Audit = {
     /** and the first hundred of them. A digest is the SHA-256 of the canonical JSON of `{input, model}`. */
     readonly repeated: readonly { readonly digest: string; readonly creates: number }[];
   };
-  readonly predictions: Readonly<Record<Status | "total" | "data_removed", number>>;
-  readonly bills: { readonly predictions: number; readonly predict_seconds: string; readonly usd: string };
+  /** Nobody cancels these but who takes them for its own. */
+  readonly foreign: Tally;
   readonly files: {
     /** Files of which anything was fetched. */
     readonly fetched: number;
@@ -36,13 +47,7 @@ export type Audit = {
     readonly partial: number;
     readonly complete_bytes: number;
   };
-  /** Messages, not tries, except for `tries`. */
-  readonly webhooks: {
-    readonly sent: number;
-    readonly delivered: number;
-    readonly lost: number;
-    readonly tries: number;
-  };
+  readonly webhooks: Readonly<typeof NO_WEBHOOKS>;
   readonly tokens_out_of_place: readonly StrayToken[];
 };
 
@@ -51,6 +56,8 @@ export type PredictionRow = {
   readonly account: string;
   readonly model: string;
   readonly digest: string;
+  /** Bought by somebody else. */
+  readonly foreign: boolean;
   readonly status: Status;
   readonly created_at: string;
   /** Seconds; null until it ended, and if it never ran. */
@@ -72,8 +79,29 @@ type FileEntry = { -readonly [Field in keyof FileRow]: FileRow[Field] };
 
 const REPEATED_SHOWN = 100;
 
+/** Messages, except for `tries`. */
+const NO_WEBHOOKS = {
+  /** The true ones, each repetition by a fault counted. */
+  sent: 0,
+  /** Of those: answered with 2xx, */
+  delivered: 0,
+  /** or given up. */
+  lost: 0,
+  tries: 0,
+  /** By faults: never sent, */
+  dropped: 0,
+  /** sent late, */
+  late: 0,
+  /** sent beyond the first, */
+  repeated: 0,
+  /** sent with a wrong signature; not among `sent`, nor `tries`, */
+  forged: 0,
+  /** and those of them that were answered with 2xx. */
+  forged_taken: 0,
+};
+
 export class Books {
-  readonly webhooks = { sent: 0, delivered: 0, lost: 0, tries: 0 };
+  readonly webhooks = { ...NO_WEBHOOKS };
   readonly #requests = new Map<string, Map<string, number>>();
   readonly #creates = new Map<string, number>();
   readonly #files = new Map<string, FileEntry>();
@@ -93,7 +121,7 @@ export class Books {
     this.#predictions = predictions;
   }
 
-  answered(surface: string, route: string, outcome: number | "dropped" | "silent"): void {
+  answered(surface: string, route: string, outcome: Outcome): void {
     const name = `${surface} ${route}`;
     const outcomes = this.#requests.get(name) ?? new Map<string, number>();
     this.#requests.set(name, outcomes);
@@ -102,6 +130,11 @@ export class Books {
 
   created(prediction: Prediction): void {
     this.#creates.set(prediction.digest, (this.#creates.get(prediction.digest) ?? 0) + 1);
+  }
+
+  /** How often an input was bought, by ourselves. */
+  createsOf(digest: string): number {
+    return this.#creates.get(digest) ?? 0;
   }
 
   /** `sha256` is given where the answer held the whole file and was sent to its end. */
@@ -138,7 +171,8 @@ export class Books {
         surplus: sum(repeated.map(([, creates]) => creates - 1)),
         repeated: repeated.slice(0, REPEATED_SHOWN).map(([digest, creates]) => ({ digest, creates })),
       },
-      ...this.#tally(),
+      ...this.#tally(false),
+      foreign: this.#tally(true),
       files: {
         fetched: files.length,
         complete: sum(files.map(completeOf)),
@@ -158,6 +192,7 @@ export class Books {
         account: prediction.account.name,
         model: prediction.model.fullName,
         digest: prediction.digest,
+        foreign: prediction.foreign,
         status: prediction.status,
         created_at: isoMicros(prediction.createdAtUs),
         predict_time: runMs === null ? null : runMs / 1_000,
@@ -170,7 +205,11 @@ export class Books {
     yield* this.#files.values();
   }
 
-  #tally(): Pick<Audit, "predictions" | "bills"> {
+  inputRows(): Generator<InputRow> {
+    return byInput(this.#predictions(), this.#files.values(), (ms) => this.#usd(ms));
+  }
+
+  #tally(foreign: boolean): Tally {
     const predictions = {
       total: 0,
       starting: 0,
@@ -184,6 +223,7 @@ export class Books {
     let billed = 0;
     let billedMs = 0;
     for (const prediction of this.#predictions()) {
+      if (prediction.foreign !== foreign) continue;
       predictions.total++;
       predictions[prediction.status]++;
       if (prediction.dataRemoved) predictions.data_removed++;

@@ -1,6 +1,6 @@
 /**
  * Chance without state: each random value is the SHA-256 of the seed and of what the value is for. So the same
- * seed gives the n-th prediction the same id and the same run time, whatever else happens in between.
+ * seed gives the n-th prediction of an input the same id and the same run time, whatever else happens in between.
  */
 
 import { hash } from "node:crypto";
@@ -29,6 +29,11 @@ export function drawName(seed: string, purpose: string, length: number): string 
 /** In [0, 1). */
 export function drawFraction(seed: string, purpose: string): number {
   return draw(seed, purpose).readUInt32BE() / 2 ** 32;
+}
+
+/** Whether it happens; `share` is in [0, 1]. */
+export function isDrawn(seed: string, purpose: string, share: number): boolean {
+  return share > 0 && drawFraction(seed, purpose) < share;
 }
 
 /** Whole milliseconds, log-normal. */

@@ -15,7 +15,7 @@ import { parseObject } from "./order.ts";
 import { describe, type Prediction } from "./prediction.ts";
 import type { Call, Exchange } from "./serve.ts";
 
-type Deps = Pick<ApiDeps, "accounts" | "predictions" | "books" | "strays" | "links">;
+type Deps = Pick<ApiDeps, "accounts" | "predictions" | "buying" | "strays" | "links">;
 
 /** `path` comes without its `replicate/v1`. */
 export function cometRoute(method: string, path: readonly string[], deps: Deps): Exchange {
@@ -71,7 +71,7 @@ async function createPrediction(account: Account, call: Call, modelName: string,
   const [mistake] = model.check(input);
   if (mistake) return failure(500, "invalid_request", `${mistake.field}: ${mistake.description}`);
 
-  const prediction = deps.predictions.create({
+  const prediction = deps.buying.buy({
     account,
     model,
     version: "hidden",
@@ -82,7 +82,6 @@ async function createPrediction(account: Account, call: Call, modelName: string,
     webhookEvents: null,
     cancelAfterMs: null,
   });
-  deps.books.created(prediction);
   return json(200, describeForComet(prediction, deps));
 }
 

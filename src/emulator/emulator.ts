@@ -13,6 +13,8 @@ import type { AddressInfo } from "node:net";
 import { type Account, openAccount } from "./accounts.ts";
 import { replicateRoute } from "./api.ts";
 import { type Audit, Books, type FileRow, type PredictionRow } from "./books.ts";
+import type { InputRow } from "./books-by-input.ts";
+import { Buying, type ForeignOrder } from "./buying.ts";
 import { cometRoute } from "./comet.ts";
 import { type Fault, type FaultOrder, Faults } from "./faults.ts";
 import { filePath, fileRoute } from "./file-host.ts";
@@ -39,9 +41,13 @@ export interface Emulator extends AsyncDisposable {
   books(): Audit;
   predictionRows(): Iterable<PredictionRow>;
   fileRows(): Iterable<FileRow>;
-  /** The same as POST and DELETE /__faults. */
+  inputRows(): Iterable<InputRow>;
+  /** The same as POST, GET and DELETE /__faults. */
   arm(order: FaultOrder): Fault;
+  armed(): ReturnType<Faults["report"]>;
   disarm(): void;
+  /** The same as POST /__foreign: somebody else buys predictions on the account. Answers their ids. */
+  buyForeign(order: ForeignOrder): readonly string[];
   close(): Promise<void>;
 }
 
@@ -59,15 +65,20 @@ export async function startEmulator(options: EmulatorOptions = {}): Promise<Emul
   const faults = new Faults(seed);
   const strays = new StrayTokens([...settings.tokens, ...settings.cometKeys]);
   const books = new Books(settings, strays, () => predictions.all());
-  const webhooks = new Webhooks(settings, links, books);
+  const webhooks = new Webhooks(settings, links, books, faults);
   const predictions = new Predictions(settings, (prediction, event) => webhooks.tell(prediction, event));
 
   const closing = new AbortController();
   const service = { faults, books, closing: closing.signal };
-  const shared = { predictions, books, strays, links, webhookSecret, retryAfterHeader };
-  const api = { ...shared, accounts: openAccounts("replicate", settings.tokens, settings) };
-  const comet = { ...shared, accounts: openAccounts("comet", settings.cometKeys, settings) };
-  const own = { books, faults, seed, addresses };
+  const accounts = {
+    replicate: openAccounts("replicate", settings.tokens, settings),
+    comet: openAccounts("comet", settings.cometKeys, settings),
+  };
+  const buying = new Buying(settings, predictions, books, [...accounts.replicate.values(), ...accounts.comet.values()]);
+  const shared = { predictions, buying, strays, links, webhookSecret, retryAfterHeader, seed, list: settings.list };
+  const api = { ...shared, accounts: accounts.replicate };
+  const comet = { ...shared, accounts: accounts.comet };
+  const own = { books, faults, buying, seed, addresses };
   const files = fileRoute({ seed, predictions, books, strays });
 
   const findExchange = (call: Call): Exchange => {
@@ -98,8 +109,11 @@ export async function startEmulator(options: EmulatorOptions = {}): Promise<Emul
     books: () => books.audit(),
     predictionRows: () => books.predictionRows(),
     fileRows: () => books.fileRows(),
+    inputRows: () => books.inputRows(),
     arm: (order) => faults.arm(order),
+    armed: () => faults.report(),
     disarm: () => faults.disarm(),
+    buyForeign: (order) => buying.buyForeign(order).map(({ id }) => id),
     close: () => running.disposeAsync(),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };

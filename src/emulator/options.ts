@@ -5,6 +5,7 @@
 
 import { randomUUID } from "node:crypto";
 import { type Duration, draw } from "./chance.ts";
+import { type ListRules, settleRules } from "./listed.ts";
 
 export type EmulatorOptions = {
   /** The address to listen on. Default 127.0.0.1. */
@@ -15,7 +16,7 @@ export type EmulatorOptions = {
   readonly port?: number;
   /** The file host's port. Default 0: any free one. */
   readonly filesPort?: number;
-  /** All chance comes from it: ids, lengths of runs, which flaky run fails. Default: a new one each start. */
+  /** All chance comes from it: ids, lengths of runs, which flaky run fails, whom a fault strikes. Default: a new one each start. */
   readonly seed?: string | number;
   /** Tokens that Replicate's routes accept; each is an account of its own. Default `["r8_emulator"]`. */
   readonly tokens?: readonly string[];
@@ -46,9 +47,16 @@ export type EmulatorOptions = {
   readonly webhookRetriesMs?: readonly number[];
   /** What a second of run time is billed. Default 0.000225; an example, not a quotation. */
   readonly usdPerSecond?: number;
+  /** How the list of predictions lags and lies. Default: it does neither. */
+  readonly list?: Partial<ListRules>;
+  /**
+   * The share, in [0, 1], of accepted creates beside which somebody else buys a prediction of the very same input on
+   * the same account. Drawn from the seed and the input. Default 0.
+   */
+  readonly foreignTwins?: number;
 };
 
-export type Settings = Required<EmulatorOptions> & { readonly seed: string };
+export type Settings = Required<EmulatorOptions> & { readonly seed: string; readonly list: ListRules };
 
 export function settle(options: EmulatorOptions): Settings {
   const seed = String(options.seed ?? randomUUID());
@@ -73,5 +81,7 @@ export function settle(options: EmulatorOptions): Settings {
     webhookSecret: options.webhookSecret ?? `whsec_${draw(seed, "webhook secret").subarray(0, 24).toString("base64")}`,
     webhookRetriesMs: options.webhookRetriesMs ?? [1_000, 2_000, 4_000, 8_000, 16_000, 29_000],
     usdPerSecond: options.usdPerSecond ?? 0.000225,
+    list: settleRules(options.list ?? {}),
+    foreignTwins: options.foreignTwins ?? 0,
   };
 }

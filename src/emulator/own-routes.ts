@@ -1,8 +1,9 @@
-/** What the emulator answers about itself: a page for people, the books, and the faults. No auth: it is a tool. */
+/** What the emulator answers about itself: a page for people, the books, the faults, the strangers. No auth: it is a tool. */
 
 import { ZodError } from "zod";
 import { type Answer, json, problem, whole } from "./answer.ts";
 import type { Books } from "./books.ts";
+import type { Buying } from "./buying.ts";
 import type { Faults } from "./faults.ts";
 import { MODELS } from "./models.ts";
 import { parseObject } from "./order.ts";
@@ -13,6 +14,7 @@ const ROWS_A_CHUNK = 500;
 export type OwnDeps = {
   readonly books: Books;
   readonly faults: Faults;
+  readonly buying: Buying;
   readonly seed: string;
   readonly addresses: { readonly apiUrl: string; readonly cometUrl: string; readonly filesUrl: string };
 };
@@ -33,12 +35,16 @@ export function ownRoute(method: string, pathname: string, deps: OwnDeps): Excha
     case "GET /__faults":
       return exchange("faults", () => json(200, deps.faults.report()));
     case "POST /__faults":
-      return exchange("faults", (call) => arm(call, deps.faults));
+      return exchange("faults", (call) => obey(call, "No such fault", (order) => deps.faults.arm(order)));
     case "DELETE /__faults":
       return exchange("faults", () => {
         deps.faults.disarm();
         return json(200, []);
       });
+    case "POST /__foreign":
+      return exchange("foreign", (call) =>
+        obey(call, "No such prediction", (order) => ({ ids: deps.buying.buyForeign(order).map(({ id }) => id) })),
+      );
     default:
       return null;
   }
@@ -52,16 +58,17 @@ function audit(call: Call, books: Books): Answer {
     body: {
       kind: "stream",
       sizeBytes: null,
-      chunks: auditJson(books, query.get("predictions") === "1", query.get("files") === "1"),
+      chunks: auditJson(books, (list) => query.get(list) === "1"),
     },
   };
 }
 
 /** The totals as one object, with the lists of rows as its last members, written as they are read. */
-function* auditJson(books: Books, withPredictions: boolean, withFiles: boolean): Generator<Buffer> {
+function* auditJson(books: Books, isWanted: (list: string) => boolean): Generator<Buffer> {
   yield Buffer.from(JSON.stringify(books.audit()).slice(0, -1));
-  if (withPredictions) yield* rows("prediction_list", books.predictionRows());
-  if (withFiles) yield* rows("file_list", books.fileRows());
+  if (isWanted("predictions")) yield* rows("prediction_list", books.predictionRows());
+  if (isWanted("files")) yield* rows("file_list", books.fileRows());
+  if (isWanted("inputs")) yield* rows("input_list", books.inputRows());
   yield Buffer.from("}\n");
 }
 
@@ -79,13 +86,13 @@ function* rows(name: string, items: Iterable<unknown>): Generator<Buffer> {
   yield Buffer.from("\n]");
 }
 
-async function arm(call: Call, faults: Faults): Promise<Answer> {
+async function obey(call: Call, title: string, carryOut: (order: unknown) => unknown): Promise<Answer> {
   try {
-    return json(201, faults.arm(parseObject(await call.text())));
+    return json(201, carryOut(parseObject(await call.text())));
   } catch (error) {
     if (!(error instanceof ZodError)) throw error;
     const detail = error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`).join("; ");
-    return problem({ title: "No such fault", detail, status: 422 });
+    return problem({ title, detail, status: 422 });
   }
 }
 
@@ -103,8 +110,9 @@ function page({ addresses, seed }: OwnDeps): string {
     "",
     ...models,
     "",
-    "GET /__audit            the books; ?predictions=1 and ?files=1 list what is behind the totals",
+    "GET /__audit            the books; ?predictions=1, ?files=1 and ?inputs=1 list what is behind the totals",
     "POST, DELETE /__faults  make things go wrong, and stop it",
+    "POST /__foreign         somebody else buys predictions on the account",
     "",
   ].join("\n");
 }

@@ -26,6 +26,8 @@ export type Prediction = {
   readonly deadlineMs: number | null;
   readonly webhook: string | null;
   readonly webhookEvents: readonly WebhookEvent[] | null;
+  /** Bought by somebody else with the same account; the API doesn't tell. */
+  readonly foreign: boolean;
   /** In [0, 1); what chance says about this run. */
   readonly luck: number;
   status: Status;

@@ -7,7 +7,8 @@
  *      └ cancel: canceled
  *
  * When each step is due is settled at creation, and what is shown is when it was due, not when its timer came round;
- * so run times are the seed's whatever the machine does. A prediction holds its input and a few numbers: outputs are
+ * so run times are the seed's whatever the machine does. They, its id and its luck are drawn for
+ * the input and how many-th of it on its account it is, so they are the same in whatever order inputs arrive. A prediction holds its input and a few numbers: outputs are
  * made from the input when they are asked for. After its data is removed the record stays, as at Replicate.
  */
 
@@ -15,10 +16,11 @@ import type { Account } from "./accounts.ts";
 import { drawDurationMs, drawFraction, drawName } from "./chance.ts";
 import type { Settings } from "./options.ts";
 import { isTerminal, type Prediction, type Status, type WebhookEvent } from "./prediction.ts";
+import { Turns } from "./turns.ts";
 
 export type Order = Pick<
   Prediction,
-  "account" | "model" | "version" | "deployment" | "input" | "digest" | "webhook" | "webhookEvents"
+  "account" | "model" | "version" | "deployment" | "input" | "digest" | "webhook" | "webhookEvents" | "foreign"
 > & {
   /** From creation on; null for none. */
   readonly cancelAfterMs: number | null;
@@ -36,6 +38,7 @@ export class Predictions {
   readonly #byId = new Map<string, Prediction>();
   readonly #timers = new Map<Prediction, NodeJS.Timeout>();
   readonly #waiting = new Map<Prediction, Set<() => void>>();
+  readonly #turns = new Turns();
   #lastCreatedAtUs = 0;
 
   constructor(settings: Settings, observe: Observer) {
@@ -45,15 +48,16 @@ export class Predictions {
 
   create({ cancelAfterMs, ...order }: Order): Prediction {
     const { seed, queueMs, runMs } = this.#settings;
-    const number = this.#byId.size;
+    const run = `${order.foreign ? "foreign " : ""}${order.account.name} ${order.digest}`;
+    const which = `${run} ${this.#turns.take(run)}`;
     const nowMs = Date.now();
     this.#lastCreatedAtUs = Math.max(nowMs * 1_000, this.#lastCreatedAtUs + 1);
     const prediction: Prediction = {
       ...order,
-      id: drawName(seed, `prediction ${number}`, 26),
+      id: drawName(seed, `prediction ${which}`, 26),
       createdAtUs: this.#lastCreatedAtUs,
       deadlineMs: cancelAfterMs === null ? null : nowMs + cancelAfterMs,
-      luck: drawFraction(seed, `luck ${number}`),
+      luck: drawFraction(seed, `luck ${which}`),
       status: "starting",
       startedAtMs: null,
       completedAtMs: null,
@@ -63,8 +67,8 @@ export class Predictions {
     this.#byId.set(prediction.id, prediction);
     order.account.predictions.push(prediction);
 
-    const startMs = nowMs + drawDurationMs(seed, `queue ${number}`, queueMs);
-    const endMs = startMs + (order.model.runMs(order.input) ?? drawDurationMs(seed, `run ${number}`, runMs));
+    const startMs = nowMs + drawDurationMs(seed, `queue ${which}`, queueMs);
+    const endMs = startMs + (order.model.runMs(order.input) ?? drawDurationMs(seed, `run ${which}`, runMs));
     this.#plan(prediction, startMs, endMs);
     return prediction;
   }

@@ -8,8 +8,10 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { setImmediate as nextTurn, setTimeout as pause } from "node:timers/promises";
 import { type Answer, type Body, html } from "./answer.ts";
-import type { Books } from "./books.ts";
-import type { Fault, Faults } from "./faults.ts";
+import type { Books, Outcome } from "./books.ts";
+import { digestOf } from "./canonical.ts";
+import type { Faults, RequestFault } from "./faults.ts";
+import { parseObject } from "./order.ts";
 
 /** Replicate publishes no limit for a create; 413 was seen near 80 MB. */
 const LARGEST_BODY_BYTES = 64 * 1_024 * 1_024;
@@ -21,6 +23,7 @@ export type Call = {
   /** The path without its first slash, cut at the others. */
   readonly path: readonly string[];
   header(name: string): string | undefined;
+  /** The body; may be asked for more than once. */
   text(): Promise<string>;
   /** Aborted when the asker hangs up. */
   readonly gone: AbortSignal;
@@ -50,10 +53,11 @@ export async function serve(
 ): Promise<void> {
   const call = callOf(request, response);
   const exchange = find(call);
-  const book = (outcome: number | "dropped" | "silent"): void =>
-    service.books.answered(exchange.surface, exchange.route, outcome);
+  const book = (outcome: Outcome): void => service.books.answered(exchange.surface, exchange.route, outcome);
 
-  const fault = service.faults.strike(exchange.route);
+  const subject = service.faults.isDrawn(exchange.route) ? await subjectOf(exchange, call) : "";
+  const strike = service.faults.strike(exchange.route, subject);
+  const { fault } = strike;
   if (fault?.kind === "drop-before-read") {
     book("dropped");
     request.socket.destroy();
@@ -61,6 +65,12 @@ export async function serve(
   }
 
   const answer = hasEffect(fault) ? await answerOf(exchange, call, request) : null;
+  if (exchange.route === "create" && answer?.status === 429) {
+    strike.withdraw(); // it comes again, and how often depends on the machine
+    book(answer.status);
+    await send(response, answer);
+    return;
+  }
   switch (fault?.kind) {
     case "drop-after-create":
       book("dropped");
@@ -76,7 +86,13 @@ export async function serve(
       return;
     }
     case "late":
-      await pause(fault.delayMs, undefined, { signal: service.closing }).catch(() => undefined);
+      await pause(fault.delayMs, undefined, { signal: AbortSignal.any([service.closing, call.gone]) }).catch(
+        () => undefined,
+      );
+      if (call.gone.aborted) {
+        book("unheard");
+        return;
+      }
       break;
     case "half-body":
     case undefined:
@@ -87,8 +103,15 @@ export async function serve(
   await send(response, fault?.kind === "half-body" ? brokenOff(answer) : answer);
 }
 
-function hasEffect(fault: Fault | null): boolean {
+function hasEffect(fault: RequestFault | null): boolean {
   return (fault?.kind !== "status" && fault?.kind !== "silence") || fault.created;
+}
+
+/** What a request is about, for chance: a create its input, everything else its path. */
+async function subjectOf(exchange: Exchange, call: Call): Promise<string> {
+  if (exchange.route !== "create") return call.url.pathname;
+  const text = await call.text().catch(() => ""); // whoever answers meets the same error
+  return digestOf(parseObject(text)?.["input"]);
 }
 
 async function answerOf(exchange: Exchange, call: Call, request: IncomingMessage): Promise<Answer> {
@@ -143,6 +166,7 @@ class BodyTooLarge extends Error {
 function callOf(request: IncomingMessage, response: ServerResponse): Call {
   const url = URL.parse(`http://emulator${request.url}`) ?? new URL("http://emulator/");
   const gone = new AbortController();
+  let text: Promise<string> | null = null;
   response.once("close", () => gone.abort());
   return {
     method: request.method ?? "GET",
@@ -152,16 +176,18 @@ function callOf(request: IncomingMessage, response: ServerResponse): Call {
       const value = request.headers[name];
       return Array.isArray(value) ? value.join(", ") : value;
     },
-    async text() {
-      const chunks: Buffer[] = [];
-      let sizeBytes = 0;
-      for await (const chunk of request as AsyncIterable<Buffer>) {
-        sizeBytes += chunk.length;
-        if (sizeBytes <= LARGEST_BODY_BYTES) chunks.push(chunk); // else read on, so that the answer can be heard
-      }
-      if (sizeBytes > LARGEST_BODY_BYTES) throw new BodyTooLarge(`request body of ${sizeBytes} bytes`);
-      return Buffer.concat(chunks).toString("utf8");
-    },
+    text: () => (text ??= readText(request)),
     gone: gone.signal,
   };
+}
+
+async function readText(request: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  let sizeBytes = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    sizeBytes += chunk.length;
+    if (sizeBytes <= LARGEST_BODY_BYTES) chunks.push(chunk); // else read on, so that the answer can be heard
+  }
+  if (sizeBytes > LARGEST_BODY_BYTES) throw new BodyTooLarge(`request body of ${sizeBytes} bytes`);
+  return Buffer.concat(chunks).toString("utf8");
 }

@@ -3,7 +3,8 @@
 import { createHash } from "node:crypto";
 import { expect, test } from "vitest";
 import type { Audit, FileRow, PredictionRow } from "../../src/emulator/books.ts";
-import { canonicalJson } from "../../src/emulator/canonical.ts";
+import type { InputRow } from "../../src/emulator/books-by-input.ts";
+import { canonicalJson, digestOf } from "../../src/emulator/canonical.ts";
 import { startEmulator } from "../../src/emulator/emulator.ts";
 import { ask, COMET_AUTH, create, ended, post, QUICK, run, UNLIMITED } from "./asker.ts";
 
@@ -89,6 +90,44 @@ test("the audit over HTTP is the audit in the process, with rows on demand", asy
   expect(full.prediction_list).toEqual([...emulator.predictionRows()]);
   expect(full.prediction_list).toHaveLength(1_201);
   expect(full.file_list).toMatchObject([{ name: "out-0.png", sha256: sum, complete: 1, partial: 0 }]);
+});
+
+test("by input they say how often it was bought, what that cost, and which bytes were served", async () => {
+  await using emulator = await startEmulator({ seed: 1, ...QUICK, usdPerSecond: 0.001, expiryMs: 2_000 });
+  const input = { bytes: 1_000, seed: 1 };
+  emulator.buyForeign({ model: "outlast/large", input });
+  const first = await run(emulator, "large", input);
+  const second = await run(emulator, "large", input);
+  const bytes = Buffer.from(await (await fetch(String(first.output))).arrayBuffer());
+  await (await fetch(String(second.output), { headers: { range: "bytes=0-9" } })).arrayBuffer();
+  await run(emulator, "moderated", { prompt: "x" });
+  await expect.poll(() => emulator.books().predictions.data_removed).toBe(3); // the books outlive it
+  const url = emulator.apiUrl.replace("/v1", "/__audit?inputs=1");
+  const { input_list } = (await (await fetch(url)).json()) as { readonly input_list: readonly InputRow[] };
+  expect(input_list).toEqual([...emulator.inputRows()]);
+  const sha256 = createHash("sha256").update(bytes).digest("hex");
+  expect(input_list).toEqual([
+    {
+      digest: digestOf({ model: "outlast/large", input }),
+      model: "outlast/large",
+      creates: 2,
+      succeeded: 2,
+      billed: 2,
+      usd: "0.000020000",
+      foreign: 1,
+      files: [{ name: "out.bin", bytes: 1_000, sha256, complete: 1, partial: 1 }],
+    },
+    {
+      digest: digestOf({ model: "outlast/moderated", input: { prompt: "x" } }),
+      model: "outlast/moderated",
+      creates: 1,
+      succeeded: 0,
+      billed: 1,
+      usd: "0.000010000",
+      foreign: 0,
+      files: [],
+    },
+  ]);
 });
 
 test("the page for people names the addresses and the models", async () => {

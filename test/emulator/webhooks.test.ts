@@ -1,51 +1,9 @@
 /** Webhooks, received by a real server and checked by what the docs say about signatures. */
 
-import { createHmac } from "node:crypto";
-import { once } from "node:events";
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
 import { expect, test } from "vitest";
 import { startEmulator } from "../../src/emulator/emulator.ts";
 import { ask, create, ended, QUICK } from "./asker.ts";
-
-type Received = { readonly id: string; readonly status: string; readonly signed: boolean };
-
-const SECRET = `whsec_${Buffer.from("a secret of twenty-four b").toString("base64")}`;
-
-/** Answers with the given statuses in turn, the last one for ever. */
-async function receiver(...statuses: number[]) {
-  const received: Received[] = [];
-  const receive = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
-    const chunks: Buffer[] = [];
-    for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk);
-    const body = Buffer.concat(chunks).toString();
-    const header = (name: string): string => String(request.headers[name]);
-    const text = `${header("webhook-id")}.${header("webhook-timestamp")}.${body}`;
-    const key = Buffer.from(SECRET.slice("whsec_".length), "base64");
-    received.push({
-      id: header("webhook-id"),
-      status: (JSON.parse(body) as { status: string }).status,
-      signed: header("webhook-signature")
-        .split(" ")
-        .includes(`v1,${createHmac("sha256", key).update(text).digest("base64")}`),
-    });
-    const status = statuses.length > 1 ? statuses.shift() : statuses[0];
-    response.writeHead(status ?? 200, { location: "/elsewhere" }).end();
-  };
-  const server = createServer((request, response) => void receive(request, response));
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/hook`;
-  return {
-    url,
-    received,
-    async [Symbol.asyncDispose]() {
-      server.closeAllConnections();
-      server.close();
-      await once(server, "close");
-    },
-  };
-}
+import { receiver, SECRET } from "./receiver.ts";
 
 test("output and completion are told, signed with the secret that the API shows", async () => {
   await using hook = await receiver(200);
@@ -57,7 +15,7 @@ test("output and completion are told, signed with the secret that the API shows"
     .poll(() => hook.received.map(({ status, signed }) => `${status} ${signed}`).sort())
     .toEqual(["processing true", "succeeded true"]);
   expect(new Set(hook.received.map(({ id }) => id)).size).toBe(2);
-  await expect.poll(() => emulator.books().webhooks).toEqual({ sent: 2, delivered: 2, lost: 0, tries: 2 });
+  await expect.poll(() => emulator.books().webhooks).toMatchObject({ sent: 2, delivered: 2, lost: 0, tries: 2 });
 });
 
 test("a filter chooses the events", async () => {
@@ -77,7 +35,7 @@ test("the terminal one is repeated under its id until it is taken", async () => 
     webhookRetriesMs: [5, 5, 5, 5],
   });
   await create(emulator, "text", { prompt: "x" }, { webhook: hook.url, webhook_events_filter: ["completed"] });
-  await expect.poll(() => emulator.books().webhooks).toEqual({ sent: 1, delivered: 1, lost: 0, tries: 3 });
+  await expect.poll(() => emulator.books().webhooks).toMatchObject({ sent: 1, delivered: 1, lost: 0, tries: 3 });
   expect(new Set(hook.received.map(({ id, signed }) => `${id} ${signed}`)).size).toBe(1);
 });
 
@@ -85,7 +43,7 @@ test("a redirect loses it", async () => {
   await using hook = await receiver(301);
   await using emulator = await startEmulator({ seed: 1, ...QUICK, webhookSecret: SECRET, webhookRetriesMs: [1] });
   await create(emulator, "text", { prompt: "x" }, { webhook: hook.url, webhook_events_filter: ["completed"] });
-  await expect.poll(() => emulator.books().webhooks).toEqual({ sent: 1, delivered: 0, lost: 1, tries: 1 });
+  await expect.poll(() => emulator.books().webhooks).toMatchObject({ sent: 1, delivered: 0, lost: 1, tries: 1 });
 });
 
 test("nobody there loses it after the last repetition", async () => {
@@ -97,7 +55,7 @@ test("nobody there loses it after the last repetition", async () => {
     { webhook: "http://127.0.0.1:1/hook", webhook_events_filter: ["completed"] },
   );
   await ended(emulator, id);
-  await expect.poll(() => emulator.books().webhooks).toEqual({ sent: 1, delivered: 0, lost: 1, tries: 3 });
+  await expect.poll(() => emulator.books().webhooks).toMatchObject({ sent: 1, delivered: 0, lost: 1, tries: 3 });
 });
 
 test("a failed prediction is told; start and logs only to who asked", async () => {
