@@ -39,6 +39,10 @@ export interface Provider {
     signal: AbortSignal,
   ): Promise<ListPage>;
   cancel?(id: PredictionId, signal: AbortSignal): Promise<Prediction>;
+  /** What the provider signs its webhooks with: `whsec_` and base64. One for all of the account. */
+  webhookSecret?(signal: AbortSignal): Promise<string>;
+  /** A webhook's body, parsed as JSON; null: it tells of no prediction. `input` as the list shows it, for matching. */
+  readWebhook?(body: unknown): { readonly prediction: Prediction; readonly input: unknown } | null;
   /** Proves the token without spending anything; answers the provider's clock, for `doctor`. */
   check?(signal: AbortSignal): Promise<{ readonly account: string; readonly serverDate: Date | null }>;
 }

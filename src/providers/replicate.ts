@@ -1,5 +1,5 @@
 /**
- * Replicate's HTTP API: create in its three forms, get, list, cancel, and a check of the token.
+ * Replicate's HTTP API: create in its three forms, get, list, cancel, webhooks, and a check of the token.
  *
  * Always asynchronous: no `Prefer` header, because an expired hold answers with states that can't be told from a
  * finished run. Source: Replicate's OpenAPI document of 2026-03 and its pages (`api.replicate.com/openapi.json`,
@@ -10,7 +10,7 @@ import { DAY, SECOND } from "../core/time.ts";
 import { ProviderHttp, type ProviderRequest } from "./http.ts";
 import { type CreateRequest, type ListPage, type Provider, ProviderAnswerError, ProviderError } from "./provider.ts";
 import { nameOfTarget, pathOfTarget } from "./target-path.ts";
-import { wireAccount, wirePage, wirePrediction } from "./wire.ts";
+import { wireAccount, wireListed, wirePage, wirePrediction, wireWebhookSecret } from "./wire.ts";
 
 export type ReplicateSettings = {
   /** `https://api.replicate.com/v1` */
@@ -75,6 +75,14 @@ export function createReplicate(settings: ReplicateSettings): Replicate {
       const request: ProviderRequest = { ...read, what: `cancel prediction ${id}`, method: "POST", path };
       return (await http.send(request, wirePrediction, signal)).value;
     },
+
+    async webhookSecret(signal) {
+      const path = "/webhooks/default/secret";
+      const request: ProviderRequest = { ...read, what: "read the secret that webhooks are signed with", path };
+      return (await http.send(request, wireWebhookSecret, signal)).value;
+    },
+
+    readWebhook: (body) => wireListed.safeParse(body).data ?? null,
 
     async check(signal) {
       const request: ProviderRequest = { ...read, what: "read the account of the token", path: "/account" };

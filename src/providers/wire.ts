@@ -57,18 +57,24 @@ export const wirePrediction = z
     }),
   );
 
+/** A prediction beside its input, as the list has it, and a webhook's body. */
+export const wireListed = z.looseObject({ input: z.unknown().optional() }).transform((wire, context) => {
+  const read = wirePrediction.safeParse(wire);
+  if (read.success) return { prediction: read.data, input: wire.input };
+  context.issues.push({ code: "custom", message: z.prettifyError(read.error), input: wire });
+  return z.NEVER;
+});
+
 /** A page of the list. A single entry that can't be read spoils it: a sweep that skips one isn't clean. */
 export const wirePage = z.looseObject({
   next: z.string().nullish(),
-  results: z.array(
-    z.looseObject({ input: z.unknown().optional() }).transform((wire, context) => {
-      const read = wirePrediction.safeParse(wire);
-      if (read.success) return { prediction: read.data, input: wire.input };
-      context.issues.push({ code: "custom", message: z.prettifyError(read.error), input: wire });
-      return z.NEVER;
-    }),
-  ),
+  results: z.array(wireListed),
 });
+
+/** `GET /webhooks/default/secret`. */
+export const wireWebhookSecret = z
+  .looseObject({ key: z.string().regex(/^whsec_(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/) })
+  .transform(({ key }) => key);
 
 /** `GET /account`: who the token belongs to. */
 export const wireAccount = z

@@ -205,7 +205,7 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
 
   async function submit(
     body: AsyncIterable<Buffer>,
-    { name, account: wanted, again, ...choice }: z.output<typeof schemas.createBatchQuery>,
+    { name, account: wanted, again, retry_failed: retryFailed, ...choice }: z.output<typeof schemas.createBatchQuery>,
     { client }: Pick<FastifyRequest, "client">,
   ): Promise<{ readonly batch: BatchId; readonly fresh: boolean }> {
     if (wanted !== undefined && client.account !== null && wanted !== client.account) {
@@ -216,7 +216,7 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
     const target = targetOf(choice);
     const source = Readable.from(counted(body, client, deps.limits), { objectMode: false });
     const rows = readRows(source, { format: "jsonl", ...(target !== undefined && { target }) });
-    const options = { name, tenant: client.tenant, account, again };
+    const options = { name, tenant: client.tenant, account, again, retryFailed };
     return submitBatch(limited(rows, client, deps.limits), options, deps.submitting);
   }
 

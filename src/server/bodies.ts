@@ -22,6 +22,8 @@ declare module "fastify" {
   interface FastifyContextConfig {
     /** Takes rows as a stream, and nothing else; other routes take JSON, and nothing else. */
     rows?: boolean;
+    /** Takes JSON as the text that came, for whoever has to prove it, of at most so many bytes. */
+    textBytes?: number;
   }
 }
 
@@ -47,7 +49,9 @@ export function readBodies(app: FastifyInstance, own: Partial<BodyTimeouts> = {}
   app.addContentTypeParser("application/json", async (request: FastifyRequest, body: Readable) => {
     if (request.is404) return undefined; // nobody will look at it
     requireTaken(request, { rows: false });
-    return parseBody(await readWhole(request, body, timeouts));
+    const { textBytes } = request.routeOptions.config;
+    const text = await readWhole(request, body, timeouts, textBytes ?? MAX_BODY_BYTES);
+    return textBytes === undefined ? parseBody(text) : text;
   });
   app.addContentTypeParser(ROWS_TYPES, async (request: FastifyRequest, body: Readable) => {
     if (request.is404) return undefined;
@@ -74,13 +78,18 @@ function requireTaken({ routeOptions, headers }: FastifyRequest, { rows }: { rea
   if (encoding !== "identity") throw new HttpProblem(415, `bodies are taken as they are, without ${encoding}`);
 }
 
-async function readWhole(request: FastifyRequest, body: Readable, timeouts: BodyTimeouts): Promise<string> {
+async function readWhole(
+  request: FastifyRequest,
+  body: Readable,
+  timeouts: BodyTimeouts,
+  maxBytes: number,
+): Promise<string> {
   const pieces: Buffer[] = [];
-  const tooLarge = () => new HttpProblem(413, `a body of JSON has at most ${MAX_BODY_BYTES} bytes`);
-  if (Number(request.headers["content-length"]) > MAX_BODY_BYTES) throw tooLarge();
+  const tooLarge = () => new HttpProblem(413, `a body of JSON has at most ${maxBytes} bytes here`);
+  if (Number(request.headers["content-length"]) > maxBytes) throw tooLarge();
   for await (const piece of inTime(body, timeouts)) {
     request.bodyBytes += piece.length;
-    if (request.bodyBytes > MAX_BODY_BYTES) throw tooLarge();
+    if (request.bodyBytes > maxBytes) throw tooLarge();
     pieces.push(piece);
   }
   const text = decode(Buffer.concat(pieces));

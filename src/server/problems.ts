@@ -5,7 +5,6 @@
 
 import { STATUS_CODES } from "node:http";
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest, FastifyServerOptions } from "fastify";
-import { BatchForgotten } from "../batches/forgotten-batch.ts";
 import { CannotHold } from "../batches/hold-batch.ts";
 import { RowsError } from "../batches/rows-error.ts";
 import { AdmissionBusy, IdentityTaken, InputRefused } from "../batches/single-input.ts";
@@ -104,7 +103,7 @@ export function problemOf(error: FastifyError, { headers, body }: FastifyRequest
     return invalidInput([{ type: "invalid_input", field: "", description: error.message }]).problem;
   }
   if (error instanceof BadRows) return badRows(error);
-  if (error instanceof CannotHold || error instanceof BatchForgotten) return { status: 409, detail: error.message };
+  if (error instanceof CannotHold) return { status: 409, detail: error.message };
   const down = outageOf(error);
   if (down !== null) return outage(down);
   const status = error.statusCode ?? 500;

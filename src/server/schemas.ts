@@ -1,6 +1,7 @@
 /** What goes in and out over HTTP, as schemas: they check what comes in, and are the API's documentation. */
 
 import { z } from "zod";
+import { MAX_ATTEMPT } from "../core/item.ts";
 import { WEBHOOK_EVENTS } from "../core/prediction.ts";
 
 /** Zod has no word of its own for what is missing. */
@@ -61,6 +62,13 @@ export const createBatchQuery = z.strictObject({
   version: z.string().max(300).optional(),
   deployment: z.string().max(300).optional(),
   account: z.string().max(31).optional(),
+  retry_failed: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(MAX_ATTEMPT - 1)
+    .default(0)
+    .meta({ description: "So many more attempts of what the provider itself failed, each paid for." }),
   again: z.stringbool().default(false).meta({ description: "Make a new batch even if it is the same." }),
 });
 

@@ -40,6 +40,14 @@ import { describeApi } from "./openapi.ts";
 import { predictionRoutes } from "./predictions.ts";
 import { answerBadUrls, answerProblems, sendProblem } from "./problems.ts";
 import { HEARTBEAT_MS } from "./server-sent-events.ts";
+import { type WebhookDeps, webhookRoutes } from "./webhooks.ts";
+
+declare module "fastify" {
+  interface FastifyContextConfig {
+    /** Answers whatever name it is called by, since it shows nothing to whoever can't prove who they are. */
+    anyHost?: boolean;
+  }
+}
 
 export type ServerDeps = HealthDeps &
   Pick<DashboardDeps, "redis" | "bucket" | "emulated"> & {
@@ -47,8 +55,12 @@ export type ServerDeps = HealthDeps &
     readonly ledger: Ledger;
     readonly queues: Queues;
     readonly accounts: readonly (AdmittingAccount & { readonly baseUrl: string; readonly createsPerMinute: number })[];
+    /** Of the accounts that have a token here, whose webhooks are taken. */
+    readonly providers: WebhookDeps["providers"];
     readonly log: Logger;
-    readonly timeouts?: Partial<BodyTimeouts & { readonly headersMs: number; readonly heartbeatMs: number }>;
+    readonly timeouts?: Partial<
+      BodyTimeouts & { readonly headersMs: number; readonly heartbeatMs: number; readonly secretPauseMs: number }
+    >;
   };
 
 /** From the first byte of a request, or the beginning of its connection, to the end of its headers. */
@@ -56,7 +68,7 @@ const HEADERS_MS = 10 * SECOND;
 
 export async function buildServer(deps: ServerDeps): Promise<FastifyInstance> {
   const { bucket, ledger, queues, accounts, config } = deps;
-  const { headersMs = HEADERS_MS, heartbeatMs = HEARTBEAT_MS, ...bodyTimeouts } = deps.timeouts ?? {};
+  const { headersMs = HEADERS_MS, heartbeatMs = HEARTBEAT_MS, secretPauseMs, ...bodyTimeouts } = deps.timeouts ?? {};
   const clock = Date.now;
   const clients = openClients(config.apiKeys);
   const limits = openLimits(config.apiLimits);
@@ -123,6 +135,23 @@ export async function buildServer(deps: ServerDeps): Promise<FastifyInstance> {
     },
     { prefix: "/v1" },
   );
+  await app.register(
+    webhookRoutes({
+      accounts,
+      providers: deps.providers,
+      taking: {
+        bucket,
+        ledger,
+        queues,
+        clock,
+        warn: (fields, message) => deps.log.warn(fields, message),
+        error: (fields, message) => deps.log.error(fields, message),
+      },
+      selfSecret: () => ledger.secretFor("self-call"),
+      count: ledger.countWebhook,
+      ...(secretPauseMs !== undefined && { secretPauseMs }),
+    }),
+  );
   const mayOpenBoard = ({ role }: Client) => role === "operator" || !clients.severalTenants;
   const dashboard = openDashboard({ ...deps, predictions, links, mayOpenBoard, open: clients.open, clock });
   app.addHook("onClose", dashboard.close);
@@ -142,7 +171,7 @@ export async function buildServer(deps: ServerDeps): Promise<FastifyInstance> {
 
 function requireLoopbackHost(app: FastifyInstance): void {
   app.addHook("onRequest", async (request, reply) => {
-    if (!isLoopbackHost(request.hostname)) {
+    if (request.routeOptions.config.anyHost !== true && !isLoopbackHost(request.hostname)) {
       return sendProblem(reply, 421, "this server answers to the names of loopback only: localhost or 127.0.0.1");
     }
   });

@@ -48,10 +48,12 @@ test("a create sends the input and nothing else", async () => {
   expect(opened.server.books[0]?.headers).not.toHaveProperty("cancel-after");
 });
 
-test("it has no list, no cancel and no check, and takes models only", async () => {
+test("it has no list, no cancel, no webhooks and no check, and takes models only", async () => {
   await using opened = await open();
   const provider: Provider = opened.provider;
-  for (const ability of ["list", "cancel", "check"]) expect(provider).not.toHaveProperty(ability);
+  for (const ability of ["list", "cancel", "check", "webhookSecret", "readWebhook"]) {
+    expect(provider).not.toHaveProperty(ability);
+  }
   expect([...provider.targets]).toEqual(["model"]);
 });
 

@@ -59,6 +59,7 @@ export function conforms(name: string, open: () => Promise<Subject>): void {
       if (stranger.list) expect(await failureOf(stranger.list({}, never()))).toMatchObject(refused);
       if (stranger.cancel) expect(await failureOf(stranger.cancel(id, never()))).toMatchObject(refused);
       if (stranger.check) expect(await failureOf(stranger.check(never()))).toMatchObject(refused);
+      if (stranger.webhookSecret) expect(await failureOf(stranger.webhookSecret(never()))).toMatchObject(refused);
       expect(await subject.accepted()).toBe(0);
     });
 
@@ -138,6 +139,22 @@ export function conforms(name: string, open: () => Promise<Subject>): void {
       await provider.cancel(id, never());
       await expect.poll(() => provider.get(id, never())).toSatisfy(hasEnded);
       expect(["canceled", "aborted", "succeeded"]).toContain((await provider.get(id, never())).status);
+    });
+
+    test("its webhooks, if it has any, are signed with a secret and read as its list is", async () => {
+      await using subject = await open();
+      const { provider, target } = subject;
+      if (!provider.webhookSecret) return;
+      expect(await provider.webhookSecret(never())).toMatch(/^whsec_[A-Za-z0-9+/]+={0,2}$/);
+      const prediction = await provider.create({ target, input: subject.input(1) }, never());
+      const body = { id: prediction.id, status: "succeeded", input: subject.input(1), output: "x" };
+      expect(provider.readWebhook?.(body)).toMatchObject({
+        prediction: { id: prediction.id, status: "succeeded", output: "x" },
+        input: subject.input(1),
+      });
+      for (const nothing of [undefined, null, [], {}, "text", { id: "p1" }]) {
+        expect(provider.readWebhook?.(nothing)).toBeNull();
+      }
     });
 
     test("its check, if it has one, names the account and tells the time", async () => {

@@ -84,6 +84,7 @@ export async function startSmallProvider(prefix = "/v1"): Promise<SmallProvider>
           Object.assign(found, { status: "succeeded", output: ["https://files.example/1.png"] });
         return say(200, shown(found));
       }
+      if (path === "/webhooks/default/secret") return say(200, { key: "whsec_c21hbGwgcHJvdmlkZXIncyBzZWNyZXQ=" });
       if (path === "/account") return say(200, { type: "organization", username: "acme", name: "Acme Corp" });
       if (path === "/predictions") {
         const after = url.searchParams.get("created_after") ?? "";
