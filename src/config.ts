@@ -67,6 +67,8 @@ export type Config = {
   readonly accounts: readonly AccountConfig[];
   /** Null: nobody named one; `up` starts its own. */
   readonly redisUrl: string | null;
+  /** Whether `up` started it, for itself alone: then it syncs every write. */
+  readonly ownRedis: boolean;
   readonly bucket: string;
   readonly s3Endpoint: string | null;
   /** Beside the providers' own delivery hosts. */
@@ -175,6 +177,7 @@ const environment = z.object({
   COMETAPI_KEY: z.string().optional(),
   OUTLAST_ACCOUNTS: z.string().optional(),
   OUTLAST_REDIS_URL: z.url({ protocol: /^rediss?$/, error: "isn't a redis:// or rediss:// URL" }).optional(),
+  OUTLAST_OWN_REDIS: z.stringbool({ error: "is true or false" }).default(false),
   OUTLAST_BUCKET: checked(parseBucketAddress).optional(),
   OUTLAST_S3_ENDPOINT: z.url({ protocol: /^https?$/, error: "isn't an http(s) URL" }).optional(),
   OUTLAST_REPLICATE_BASE_URL: baseUrl.default(DEFAULT_BASE_URLS.replicate),
@@ -254,6 +257,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   return {
     accounts,
     redisUrl: settings.OUTLAST_REDIS_URL ?? null,
+    ownRedis: settings.OUTLAST_OWN_REDIS,
     bucket: settings.OUTLAST_BUCKET ?? `file:${path.join(stateDir, "bucket")}`,
     s3Endpoint: settings.OUTLAST_S3_ENDPOINT ?? null,
     outputHosts: listOf(settings.OUTLAST_OUTPUT_HOSTS ?? ""),

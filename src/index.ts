@@ -18,7 +18,6 @@
 import { randomUUID } from "node:crypto";
 import { openAdmission } from "./batches/admit-single.ts";
 import { findBatch, followBatch, requireReport, UnknownBatch } from "./batches/follow-batch.ts";
-import { BatchForgotten } from "./batches/forgotten-batch.ts";
 import { readResults } from "./batches/read-results.ts";
 import type { BatchReport } from "./batches/report-batch.ts";
 import { chooseAccount, InputRefused, readInputJob } from "./batches/single-input.ts";
@@ -26,6 +25,7 @@ import { type BadRow, BadRows, type RowReading, submitBatch } from "./batches/su
 import { BucketError } from "./bucket/bucket.ts";
 import { commandConfig } from "./cli/settings.ts";
 import { type AccountConfig, type Config, ConfigError, knownAccount } from "./config.ts";
+import { MAX_ATTEMPT } from "./core/item.ts";
 import { type BatchId, type ItemId, parseAccountName, parseItemId } from "./core/naming.ts";
 import type { Target } from "./core/prediction.ts";
 import type { KeptOutput, ResultLine } from "./core/receipt.ts";
@@ -34,7 +34,7 @@ import { RedisUnusable } from "./ledger/connect-redis.ts";
 import { openServices } from "./wiring.ts";
 
 export type { BadRow, BatchId, BatchReport, ItemId, KeptOutput, ResultLine };
-export { BadRows, BatchForgotten, BucketError, ConfigError, InputRefused, RedisUnusable, UnknownBatch };
+export { BadRows, BucketError, ConfigError, InputRefused, RedisUnusable, UnknownBatch };
 
 /** Everything may be left out: then the environment names it, or a running `outlast up` does. */
 export type ClientOptions = {
@@ -86,6 +86,8 @@ export type BatchOptions = (TargetChoice | NoTarget) & {
   readonly account?: string;
   /** Only the first so many rows. */
   readonly limit?: number;
+  /** So many more attempts of an item whose attempts the provider itself failed, each paid for. Default 0, at most 14. */
+  readonly retryFailed?: number;
   /** Make a new batch even if the same one was submitted before. */
   readonly again?: boolean;
 };
@@ -141,12 +143,15 @@ export async function openClient(options: ClientOptions = {}): Promise<Client> {
       return { item, ...place };
     },
 
-    async submit(rows, { name = "rows", account, limit, again, ...choice } = {}) {
+    async submit(rows, { name = "rows", account, limit, retryFailed = 0, again, ...choice } = {}) {
+      if (!Number.isInteger(retryFailed) || retryFailed < 0 || retryFailed >= MAX_ATTEMPT) {
+        throw new InputRefused(`retryFailed is a whole number from 0 to ${MAX_ATTEMPT - 1}, not ${retryFailed}`);
+      }
       const chosen = chooseAccount(account, accounts);
       const batch = { name, tenant: "default", account: chosen, ...(limit !== undefined && { limit }) };
       return submitBatch(
         readingsOf(rows, targetOf(choice)),
-        { ...batch, again: again === true },
+        { ...batch, retryFailed, again: again === true },
         { bucket, ledger, queues, clock: Date.now },
       );
     },

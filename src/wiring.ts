@@ -7,6 +7,7 @@ import { type HostRule, parseHostRule } from "./bucket/addresses.ts";
 import type { Bucket } from "./bucket/bucket.ts";
 import { openBucket } from "./bucket/open-bucket.ts";
 import { type AccountConfig, type Config, ConfigError, type Secret } from "./config.ts";
+import type { AccountName } from "./core/naming.ts";
 import { SECOND } from "./core/time.ts";
 import { connectRedis, type RedisUse, requireSoundRedis } from "./ledger/connect-redis.ts";
 import { type Ledger, openLedger } from "./ledger/ledger.ts";
@@ -39,6 +40,9 @@ export type CommandServices = AsyncDisposable & {
   readonly webhookHosts: readonly HostRule[];
 };
 
+/** What a server needs: it speaks to providers about their webhooks, for the accounts that have a token here. */
+export type ServerServices = CommandServices & { readonly providers: ReadonlyMap<AccountName, Provider> };
+
 /** What a process needs that works for its accounts. */
 export type Services = Omit<CommandServices, "accounts"> & { readonly accounts: readonly Account[] };
 
@@ -66,11 +70,12 @@ const TOKEN_HOSTS: Readonly<Record<AccountConfig["provider"], readonly string[]>
 
 /**
  * Opens what the configuration names. A `worker` waits through an outage of Redis and speaks to its accounts'
- * providers; a `command` and a `server` fail within seconds and speak to none. Throws ConfigError, RedisUnusable or BucketError.
+ * providers; a `command` and a `server` fail within seconds. Throws ConfigError, RedisUnusable or BucketError.
  */
 export function openServices(config: Config, use: "worker"): Promise<Services>;
-export function openServices(config: Config, use: "command" | "server"): Promise<CommandServices>;
-export async function openServices(config: Config, use: RedisUse): Promise<CommandServices> {
+export function openServices(config: Config, use: "server"): Promise<ServerServices>;
+export function openServices(config: Config, use: "command"): Promise<CommandServices>;
+export async function openServices(config: Config, use: RedisUse): Promise<CommandServices | ServerServices> {
   if (config.redisUrl === null) {
     throw new ConfigError(["no Redis is named: set OUTLAST_REDIS_URL, or start everything with `outlast up`"]);
   }
@@ -79,6 +84,7 @@ export async function openServices(config: Config, use: RedisUse): Promise<Comma
     use === "worker"
       ? config.accounts.map((account) => openAccount(account, opened))
       : config.accounts.map(({ token: _token, ...known }) => ({ ...known, targets: TARGETS[known.provider] }));
+  const speaking = use === "server" ? { providers: opened.use(openProviders(config.accounts)).providers } : {};
 
   const redis = await connectRedis(config.redisUrl, use);
   opened.defer(() => redis.disconnect());
@@ -103,6 +109,7 @@ export async function openServices(config: Config, use: RedisUse): Promise<Comma
     ledger: openLedger(redis),
     outputHosts: [...DELIVERY_HOSTS, ...MORE_OUTPUT_HOSTS, ...config.outputHosts].map(parseHostRule),
     webhookHosts: [ANY_PUBLIC_HOST, ...config.webhookHosts].map(parseHostRule),
+    ...speaking,
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   };
 }
@@ -120,6 +127,18 @@ function openAccount({ token, ...known }: AccountConfig, opened: AsyncDisposable
     targets: speak.targets,
     fileToken: { token: token.reveal(), hosts: TOKEN_HOSTS[known.provider].map(parseHostRule) },
   };
+}
+
+/** The providers of the accounts that have a token. */
+export function openProviders(
+  accounts: readonly AccountConfig[],
+): AsyncDisposable & { readonly providers: ServerServices["providers"] } {
+  const opened = new AsyncDisposableStack();
+  const providers = new Map<AccountName, Provider>();
+  for (const { token, ...known } of accounts) {
+    if (token !== null) providers.set(known.name, opened.use(openProvider(known, token)));
+  }
+  return { providers, [Symbol.asyncDispose]: () => opened.disposeAsync() };
 }
 
 export function openProvider(

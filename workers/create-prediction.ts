@@ -17,7 +17,7 @@
  * What a person canceled, or whose own deadline has passed, before it was bought ends here, unbought.
  */
 
-import { inputDigest } from "../src/batches/input-digest.ts";
+import { claimFields } from "../src/batches/claim-fields.ts";
 import { CANCELED_BY_A_PERSON, type Withdrawal } from "../src/batches/withdraw-item.ts";
 import type { StoredRow } from "../src/bucket/input-parts.ts";
 import type { AttemptRef } from "../src/core/naming.ts";
@@ -41,10 +41,15 @@ export type CreateDeps = {
   /** Ends an item that waits and is never to be bought; where it ended so already, does what follows its end. */
   readonly withdraw: (ref: AttemptRef, row: StoredRow, why: Withdrawal) => Promise<MoveAnswer>;
   readonly provider: Pick<Provider, "create">;
+  /** Where the provider is to report the end; null: nowhere, since it can't, or since it couldn't reach us there. */
+  readonly webhookFor: (ref: AttemptRef, nonce: string) => string | null;
   readonly pauseAccount: (reason: string) => Promise<void>;
   readonly keepEnding: (ref: AttemptRef, ending: Ending) => Promise<string>;
   readonly enqueueFollow: (ref: AttemptRef, prediction: BoundPrediction, delayMs: number) => Promise<void>;
-  /** The prediction was bought for an attempt that holds another: it is noted, shown, and canceled if it still runs. */
+  /**
+   * The prediction was bought for an attempt that holds another: it is noted, shown, and canceled if it still runs. Its
+   * own, which a webhook told before the answer came and which has ended since, is left as it is.
+   */
   readonly bookDuplicate: (ref: AttemptRef, prediction: PredictionId) => Promise<void>;
   readonly enqueueRecord: (ref: AttemptRef) => Promise<void>;
   readonly enqueueNotify: (ref: AttemptRef, event: "start") => Promise<void>;
@@ -82,6 +87,7 @@ export async function createPrediction(
   if (deadlineAtMs !== null && deadlineAtMs <= takenAtMs) {
     const error = `its deadline (${row.deadline}) passed before it was bought`;
     const withdrawn = await deps.withdraw(errand, row, { as: "aborted", error });
+    if (withdrawn.answer === "unopened") return untilOpened(deps);
     return withdrawn.answer === "lost" ? takeUp(errand, withdrawn, row, deps) : DONE;
   }
 
@@ -90,14 +96,9 @@ export async function createPrediction(
   const claim = await deps.move(errand, "claim", {
     nowMs: claimedAtMs,
     nonce,
-    set: {
-      digest: inputDigest(row),
-      ...(row.id !== undefined && { row_id: row.id }),
-      ...(row.reply_to !== undefined && { reply_to: row.reply_to }),
-      ...(row.webhook !== undefined && { webhook_events: row.webhook.events.join(",") }),
-      ...(deadlineAtMs !== null && { deadline_at: String(deadlineAtMs) }),
-    },
+    set: claimFields(row),
   });
+  if (claim.answer === "unopened") return untilOpened(deps);
   if (claim.answer !== "moved") return takeUp(errand, claim, row, deps);
 
   const intent: Intent = { ref: errand, row, nonce };
@@ -111,8 +112,14 @@ export async function createPrediction(
   }
 
   try {
+    const webhookUrl = deps.webhookFor(errand, nonce);
     const { id } = await deps.provider.create(
-      { target: row.target, input: row.input, cancelAfterMs: Math.min(deps.policy.deadlineMs, leftMs) },
+      {
+        target: row.target,
+        input: row.input,
+        cancelAfterMs: Math.min(deps.policy.deadlineMs, leftMs),
+        ...(webhookUrl !== null && { webhookUrl }),
+      },
       UNTIL_ITS_DEADLINE,
     );
     return await follow(intent, { id, startedAtMs: claimedAtMs, deadlineAtMs }, deps);
@@ -120,6 +127,11 @@ export async function createPrediction(
     if (!(error instanceof ProviderError)) throw error;
     return await settle(intent, error, deps);
   }
+}
+
+/** Redis may have lost what was bought: the feed finds out, and nothing is sent before. */
+function untilOpened({ clock }: CreateDeps): StageOutcome {
+  return { kind: "snooze", untilMs: clock() + SECOND };
 }
 
 /** The answer is here: bind it, even if somebody called the item unclear meanwhile. */
@@ -131,7 +143,7 @@ async function follow(
   const known = { nowMs: deps.clock(), predictionId: prediction.id };
   let bound = await deps.move(ref, "bind", { ...known, nonce });
   // The intent is gone, since somebody took this answer for lost: it is the attempt's all the same, if that has none.
-  if (bound.answer === "lost") bound = await deps.move(ref, "adopt", known);
+  if (bound.answer === "lost") bound = await deps.move(ref, "adopt", { ...known, set: claimFields(row) });
   if (bound.answer === "taken") {
     // By a twin, which the list couldn't tell from this one: now nobody knows of this one.
     await deps.move(ref, "doubt", { nowMs: deps.clock(), nonce });

@@ -6,8 +6,8 @@
  * take fair turns; singles come first, at most half of the room while files wait too. Nothing is fed while what was
  * bought can't be saved as fast: an output that expires unsaved is paid for in vain.
  *
- * Rows go out by windows of 2,000, each noted in the bucket before its first row: who finds no note knows that none
- * of its rows was bought. (A part of singles is its own note.)
+ * Rows go out by windows, each noted in the bucket before its first row: who finds no note knows that none of its rows
+ * was bought. And nothing goes out on a Redis that may have lost what was bought, before that is put right.
  *
  * It also tells the items of a canceled batch, a stretch at a time: what waits ends unbought and without a receipt, what
  * runs is woken, so that its next poll cancels it at the provider.
@@ -19,7 +19,8 @@
  *                                  that finds the item claimed already.
  */
 
-import { createQueueDepth, type Hungry, shareRoom, WINDOW_ROWS } from "../src/core/feeding.ts";
+import type { Batch } from "../src/core/batch.ts";
+import { createQueueDepth, type Hungry, shareRoom } from "../src/core/feeding.ts";
 import type { AccountName, AttemptRef, BatchId } from "../src/core/naming.ts";
 import type { StageOutcome } from "../src/core/outcome.ts";
 import { SECOND } from "../src/core/time.ts";
@@ -28,6 +29,10 @@ import type { AccountErrand, CreateErrand, RowPlace } from "../src/queues/queues
 
 export type FeedDeps = {
   readonly createsPerMinute: number;
+  /** So many rows are noted in the bucket at once. */
+  readonly windowRows: number;
+  /** Makes sure that what may have been bought on another Redis isn't bought again on this one. */
+  readonly reopen: (account: AccountName) => Promise<unknown>;
   readonly pausedReason: (account: AccountName) => Promise<string | null>;
   readonly createBacklog: (account: AccountName) => Promise<number>;
   readonly savingBacklog: () => Promise<number>;
@@ -45,11 +50,8 @@ export type FeedDeps = {
     index: number,
     count: number,
   ) => Promise<readonly (RowPlace & { readonly index: number })[]>;
-  /** Rows of this window may be bought from now on. */
-  readonly noteWindow: (
-    batch: BatchId,
-    window: { readonly n: number; readonly first: number; readonly last: number },
-  ) => Promise<void>;
+  /** Rows of this window, both in it, may be bought from now on. Answers its last, as the bucket has it. */
+  readonly noteWindow: (batch: Batch, window: { readonly first: number; readonly last: number }) => Promise<number>;
   readonly enqueueCreates: (errands: readonly CreateErrand[], kind: "file" | "singles") => Promise<void>;
   readonly advance: (
     account: AccountName,
@@ -83,6 +85,7 @@ const MAX_STRETCHES = 100;
 const WAKES_AT_ONCE = 100;
 
 export async function feedBatches({ account }: AccountErrand, deps: FeedDeps): Promise<StageOutcome> {
+  await deps.reopen(account);
   await walkCancels(account, deps);
   if ((await deps.pausedReason(account)) === null && (await deps.savingBacklog()) < MAX_SAVING_BACKLOG) {
     let room = createQueueDepth(deps.createsPerMinute) - (await deps.createBacklog(account));
@@ -131,24 +134,28 @@ async function feedRound(account: AccountName, room: number, deps: FeedDeps): Pr
 
 async function feedBatch(standing: BatchStanding, share: number, deps: FeedDeps): Promise<number> {
   const { id: batch, account, kind, items } = standing.batch;
-  const before = standing.cursor;
+  const { cursor: before } = standing;
 
   const errands: CreateErrand[] = [];
   for (const { index, attempt } of await deps.returnedRows(account, batch, share)) {
     const [place] = await deps.placeRows(account, batch, index, 1);
     if (place !== undefined) errands.push(errandOf(account, batch, attempt, place));
   }
-  const fresh = Math.min(share - errands.length, items - before, WINDOW_ROWS - (before % WINDOW_ROWS));
-  const places = await nextPlaces(account, batch, before, fresh, deps);
-  if (kind === "file" && places.length > 0 && before % WINDOW_ROWS === 0) {
-    const last = Math.min(before + WINDOW_ROWS, items) - 1;
-    await deps.noteWindow(batch, { n: before / WINDOW_ROWS, first: before, last });
-  }
+  const wanted = Math.min(share - errands.length, items - before);
+  const noted = wanted > 0 && before >= standing.noted ? await noteNext(standing, deps) : standing.noted;
+  const places = await nextPlaces(account, batch, before, Math.min(wanted, noted - before), deps);
   errands.push(...places.map((place) => errandOf(account, batch, 1, place)));
 
   await deps.enqueueCreates(errands, kind);
   const after = before + places.length;
   return (await deps.advance(account, batch, { before, after }, errands, deps.clock())) ? errands.length : 0;
+}
+
+/** Answers below which row all are noted now. More singles may come: their window is a full one. */
+async function noteNext({ batch, cursor: first }: BatchStanding, deps: FeedDeps): Promise<number> {
+  const next = first + deps.windowRows;
+  const last = (batch.kind === "file" ? Math.min(next, batch.items) : next) - 1;
+  return (await deps.noteWindow(batch, { first, last })) + 1;
 }
 
 /** Over as many parts as it takes: those of singles are often of one row. */

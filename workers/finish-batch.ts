@@ -3,9 +3,10 @@
  * manifest, which is the last object of a batch, then notes it in Redis.
  *
  * A batch of singles is finished when its day is over; until then more may come. If this process dies, the next run
- * writes the same results again; the manifest is written once.
+ * writes the same results again; a manifest that tells of them stands.
  */
 
+import type { Manifest } from "../src/bucket/records.ts";
 import { progressOf } from "../src/core/batch.ts";
 import { type BatchId, OBJECT_KEYS } from "../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../src/core/outcome.ts";
@@ -20,7 +21,7 @@ export type FinishDeps = {
     standing: BatchStanding,
     signal: AbortSignal,
   ) => Promise<{ readonly bytes: number; readonly sha256: string }>;
-  readonly writeManifest: (batch: BatchId, manifest: Readonly<Record<string, unknown>>) => Promise<void>;
+  readonly writeManifest: (batch: BatchId, manifest: Manifest) => Promise<void>;
   readonly noteFinished: (errand: BatchErrand, nowMs: number) => Promise<void>;
   readonly clock: () => number;
 };

@@ -2,6 +2,9 @@
  * Records an attempt's end: the receipt in the bucket first, then the item's byte and the batch's totals in one
  * script, exactly once. Then whoever asked for an answer gets it, and a batch whose last item this was is finished.
  *
+ * What the provider itself failed is bought again, if the batch's people said so: the same script that ends the attempt
+ * opens the next one, so that nothing is told of an end that isn't the item's.
+ *
  * If this process dies:
  *   after the receipt     the next run adopts the receipt that it finds.
  *   after the end         the next run finds the item ended, reads the receipt and carries on: the answer may be
@@ -16,9 +19,11 @@ import { type AttemptRef, errandId, itemId } from "../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../src/core/outcome.ts";
 import { WEBHOOK_EVENTS } from "../src/core/prediction.ts";
 import {
+  type AttemptLine,
+  billedTimeMs,
   buildReceipt,
   type Ending,
-  predictTimeMs,
+  failedByProvider,
   type Receipt,
   type ResultLine,
   resultLineOf,
@@ -30,12 +35,14 @@ export type RecordDeps = {
   readonly readItem: (ref: AttemptRef) => Promise<ItemByte & { readonly fields: Partial<OpenItemFields> }>;
   readonly readEnding: (ref: AttemptRef, kept: string) => Promise<Ending>;
   readonly readReceipt: (ref: AttemptRef) => Promise<Receipt | null>;
+  readonly readEarlierAttempts: (ref: AttemptRef) => Promise<readonly AttemptLine[]>;
   /** Answers the receipt that stands in the bucket: this one, or an earlier run's. */
   readonly writeReceipt: (ref: AttemptRef, receipt: Receipt) => Promise<Receipt>;
   readonly move: (ref: AttemptRef, step: "save" | "fail" | "cancel", options: MoveOptions) => Promise<MoveAnswer>;
   readonly reply: (queue: string, id: string, line: ResultLine) => Promise<void>;
   readonly enqueueNotify: (ref: AttemptRef, event: "end") => Promise<void>;
   readonly enqueueFinish: (ref: AttemptRef) => Promise<void>;
+  readonly wakeFeed: (ref: AttemptRef) => Promise<void>;
   readonly clock: () => number;
 };
 
@@ -46,14 +53,16 @@ export async function recordMetrics(ref: RecordErrand, deps: RecordDeps): Promis
   const ended = await deps.move(ref, END_STEPS[receipt.status], {
     nowMs: deps.clock(),
     sums: {
-      predict_time_ms: predictTimeMs(receipt.metrics),
+      predict_time_ms: billedTimeMs(receipt),
       output_bytes: receipt.outputs.reduce((sum, { bytes }) => sum + BigInt(bytes), 0n),
       output_files: BigInt(receipt.outputs.length),
     },
     ...(receipt.status === "failed" && { failure: failureGroup(receipt.error) }),
     ...(receipt.status === "saved" && receipt.outputs.length > 0 && { hasFiles: true }),
+    ...(failedByProvider(receipt) && { retry: { recordedAtMs: Date.parse(receipt.recorded_at) } }),
   });
-  if (ended.answer === "lost") return DONE;
+  if (ended.answer === "retried") await deps.wakeFeed(ref);
+  if (ended.answer === "retried" || ended.answer === "lost") return DONE;
 
   if (receipt.reply_to !== null)
     await deps.reply(receipt.reply_to, itemId(ref.batch, ref.index), resultLineOf(receipt));
@@ -70,7 +79,12 @@ async function standingReceipt(ref: RecordErrand, deps: RecordDeps): Promise<Rec
   if (item.state !== "recording") return null;
 
   const { ending, prediction_id, row_id, reply_to, intent_at, webhook_events } = item.fields;
-  if (ending === undefined) throw new Error(`${errandId(ref)} is to be recorded, but Redis holds no ending for it`);
+  if (ending === undefined) {
+    // Redis had lost that the attempt was recorded, and was told by the receipt.
+    const receipt = await deps.readReceipt(ref);
+    if (receipt === null) throw new Error(`${errandId(ref)} is to be recorded, but Redis holds no ending for it`);
+    return receipt;
+  }
   return deps.writeReceipt(
     ref,
     buildReceipt({
@@ -82,6 +96,7 @@ async function standingReceipt(ref: RecordErrand, deps: RecordDeps): Promise<Rec
       claimedAtMs: intent_at === undefined ? null : Number(intent_at),
       recordedAtMs: deps.clock(),
       ending: await deps.readEnding(ref, ending),
+      earlier: ref.attempt === 1 ? [] : await deps.readEarlierAttempts(ref),
     }),
   );
 }

@@ -14,6 +14,8 @@
  * Every step names the intent that it was decided for: where another has been written since, it changes nothing.
  */
 
+import { claimFields } from "../src/batches/claim-fields.ts";
+import { inputDigest } from "../src/batches/input-digest.ts";
 import { CANCELED_BY_A_PERSON, type Withdrawal } from "../src/batches/withdraw-item.ts";
 import type { StoredRow } from "../src/bucket/input-parts.ts";
 import { type Intent, type ListedPrediction, resolveUnclear } from "../src/core/matching.ts";
@@ -171,25 +173,24 @@ function onProvidersClock({ fromMs, toMs }: OpenIntent, offsetMs: number): { fro
 async function withRows(intents: readonly OpenIntent[], offsetMs: number, deps: SweepDeps): Promise<readonly Sent[]> {
   const sent: Sent[] = [];
   for (const intent of intents) {
-    const { input, target } = await deps.readRow(intent.ref);
-    const digest = intent.digest ?? JSON.stringify([target, input]);
-    sent.push({ key: intent, digest, input, ...onProvidersClock(intent, offsetMs) });
+    const row = await deps.readRow(intent.ref);
+    sent.push({ key: intent, digest: inputDigest(row), input: row.input, ...onProvidersClock(intent, offsetMs) });
   }
   return sent;
 }
 
 async function bind({ ref, nonce, toMs }: OpenIntent, prediction: PredictionId, deps: SweepDeps): Promise<void> {
-  const nowMs = deps.clock();
+  const row = await deps.readRow(ref);
   const moved = await deps.move(ref, "bind", {
-    nowMs,
+    nowMs: deps.clock(),
     predictionId: prediction,
-    set: { by_list: "1" },
+    // What the claim had written may be lost with it.
+    set: { ...claimFields(row), by_list: "1" },
     ...(nonce !== null && { nonce }),
   });
   if (moved.answer !== "moved" && moved.answer !== "already") return;
   deps.warn({ item: errandId(ref), prediction }, "an unclear item's prediction was found on the provider's list");
-  const { deadline } = await deps.readRow(ref);
-  const deadlineAtMs = deadline === undefined ? null : Date.parse(deadline);
+  const deadlineAtMs = row.deadline === undefined ? null : Date.parse(row.deadline);
   await deps.enqueueFollow(ref, { id: prediction, startedAtMs: toMs, deadlineAtMs }, 0);
 }
 
@@ -212,7 +213,9 @@ async function settleAbsent({ ref, nonce }: OpenIntent, deps: SweepDeps): Promis
       const error =
         "its request was never answered, and surely never arrived; the account's policy is not to send it again";
       const ending: Ending = { end: "failed", error, answer: null, copied: [] };
-      const moved = await deps.move(ref, "refuse", { ...named, set: { ending: await deps.keepEnding(ref, ending) } });
+      // What the claim had written may be lost with it.
+      const set = { ...claimFields(await deps.readRow(ref)), ending: await deps.keepEnding(ref, ending) };
+      const moved = await deps.move(ref, "refuse", { ...named, set });
       if (moved.answer !== "lost") await deps.enqueueRecord(ref);
       return;
     }

@@ -19,20 +19,28 @@ import { createHash, randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import DataLoader from "dataloader";
 import type { Bucket } from "../bucket/bucket.ts";
-import { indexSingles, parseRow, type StoredRow } from "../bucket/input-parts.ts";
-import { type Identity, readBatch, readIdentity, writeBatch, writeIdentity } from "../bucket/records.ts";
+import type { StoredRow } from "../bucket/input-parts.ts";
+import { type Identity, readBatch, readIdentity, writeBatch } from "../bucket/records.ts";
 import type { Batch } from "../core/batch.ts";
 import { type BatchId, batchIdFrom, type ItemId, itemId, OBJECT_KEYS } from "../core/naming.ts";
 import { SECOND } from "../core/time.ts";
-import type { Ledger } from "../ledger/ledger.ts";
+import type { BatchStanding, Ledger } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
-import { requireRemembered } from "./forgotten-batch.ts";
+import {
+  completePart,
+  completeParts,
+  type Line,
+  linesOf,
+  MAX_PART_BYTES,
+  MAX_READ_BYTES,
+  type Place,
+} from "./complete-part.ts";
 import { inputDigest } from "./input-digest.ts";
+import { openKnownBatch } from "./rebuild-batch.ts";
 import { AdmissionBusy, IdentityTaken, type SingleInput } from "./single-input.ts";
 
 const SHARED_PART_MS = 5;
 const MAX_PART_ROWS = 1_000;
-const MAX_PART_BYTES = 64 * 1024 * 1024;
 const MAX_ROUNDS = 1_000;
 const MAX_LOADERS = 1_000;
 const WAKE_EVERY_MS = 100;
@@ -54,14 +62,9 @@ type Entry = {
   readonly sinceMs: number;
 };
 
-/** A part's number, and the index of its first row. */
-type Place = { readonly part: number; readonly first: number };
-
-type Line = { readonly row: StoredRow; readonly line: string };
-
 export function openAdmission(deps: {
   readonly bucket: Bucket;
-  readonly ledger: Pick<Ledger, "openBatch" | "standing" | "publishPart">;
+  readonly ledger: Pick<Ledger, "openBatch" | "standing" | "publishPart" | "restoreBatch">;
   readonly queues: Pick<Queues, "wakeFeed">;
   readonly clock: () => number;
 }): Admission {
@@ -76,9 +79,7 @@ export function openAdmission(deps: {
     const batch = singlesBatch(input, deps.clock());
     const known = loaders.get(batch.id);
     if (known !== undefined) return known;
-    await requireRemembered(deps, batch, OBJECT_KEYS.input(batch.id, 0));
-    await writeBatch(bucket, batch);
-    await ledger.openBatch(batch);
+    await ((await writeBatch(bucket, batch)) ? ledger.openBatch(batch) : openStanding(batch));
     const raced = loaders.get(batch.id);
     if (raced !== undefined) return raced;
     if (loaders.size >= MAX_LOADERS) {
@@ -149,9 +150,9 @@ export function openAdmission(deps: {
     for (let round = 0; batch !== null && round < MAX_ROUNDS; round++) {
       const tail = await ledger.standing(batch.account, id);
       if (tail === null || index < tail.batch.items) return; // a batch that has left Redis was finished
-      const body = await bucket.get(OBJECT_KEYS.input(id, tail.parts), { maxBytes: 2 * MAX_PART_BYTES });
+      const body = await bucket.get(OBJECT_KEYS.input(id, tail.parts), { maxBytes: MAX_READ_BYTES });
       if (body === null) throw new Error(`item ${index} of batch ${id} was promised, but stands in no part of it`);
-      await completePart(batch, { part: tail.parts, first: tail.batch.items }, linesOf(body));
+      await complete(batch, { part: tail.parts, first: tail.batch.items }, linesOf(body));
     }
   }
 
@@ -169,11 +170,11 @@ export function openAdmission(deps: {
 
     const theirs = (await bucket.putOnce(key, body, { contentType: "application/x-ndjson" }))
       ? body
-      : await bucket.get(key, { maxBytes: 2 * MAX_PART_BYTES });
+      : await bucket.get(key, { maxBytes: MAX_READ_BYTES });
     if (theirs === null) throw new Error(`${bucket.urlOf(key)} was there, and isn't any more`);
     // A client of S3 that sends a put again may be told that the key is taken: by itself.
     if (theirs.equals(body)) {
-      const standing = await completePart(batch, place, mine);
+      const standing = await complete(batch, place, mine);
       tails.set(batch.id, { part: place.part + 1, first: place.first + mine.length });
       return new Map(
         mine.map(({ entry, row }, at) => {
@@ -186,41 +187,40 @@ export function openAdmission(deps: {
     }
     const now = await ledger.standing(batch.account, batch.id);
     // Published meanwhile, it needs nobody; and then `place.first` might not be where it begins.
-    if (now?.parts === place.part) await completePart(batch, place, linesOf(theirs));
+    if (now?.parts === place.part) await complete(batch, place, linesOf(theirs));
     return new Map();
   }
 
-  async function readTail({ id, account }: Batch): Promise<Place> {
-    const tail = await ledger.standing(account, id);
-    if (tail === null) throw new Error(`batch ${id} isn't open in Redis`);
+  async function readTail(batch: Batch): Promise<Place> {
+    const { id, account } = batch;
+    const tail = (await ledger.standing(account, id)) ?? (await recover(batch));
     return { part: tail.parts, first: tail.batch.items };
   }
 
-  /** Answers which identity stands for each row; null for a row without one. */
-  async function completePart(
-    batch: Batch,
-    { part, first }: Place,
-    lines: readonly Line[],
-  ): Promise<readonly (Identity | null)[]> {
-    let end = 0;
-    const ends = lines.map(({ line }) => (end += Buffer.byteLength(line)));
-    await indexSingles(bucket, batch.id, { part, first }, ends);
+  async function complete(batch: Batch, place: Place, lines: readonly Line[]): Promise<readonly (Identity | null)[]> {
+    const standing = await completePart(deps, batch, place, lines);
+    if (standing !== null) return standing;
+    await recover(batch);
+    const again = await completePart(deps, batch, place, lines);
+    if (again === null) throw new Error(`Redis doesn't know the parts of batch ${batch.id} before part ${place.part}`);
+    return again;
+  }
 
-    const standing = await Promise.all(
-      lines.map(async ({ row }, at) => {
-        if (row.identity === undefined || row.input_sha256 === undefined) return null;
-        const mine: Identity = { batch: batch.id, index: first + at, inputSha256: row.input_sha256 };
-        return writeIdentity(bucket, OBJECT_KEYS.identity(batch.tenant, row.identity), mine);
-      }),
-    );
-    const voidIndexes = standing.flatMap((identity, at) =>
-      identity === null || (identity.batch === batch.id && identity.index === first + at) ? [] : [first + at],
-    );
-    const published = await ledger.publishPart(batch, { part, first, rows: lines.length, voidIndexes });
-    if (published === "missing") {
-      throw new Error(`part ${part} of batch ${batch.id} is in the bucket, but Redis doesn't know the parts before it`);
-    }
-    return standing;
+  /** Redis was emptied, or has lost its last moments, while this process lives: what the bucket has is published again. */
+  async function recover(batch: Batch): Promise<BatchStanding> {
+    tails.delete(batch.id);
+    await openStanding(batch);
+    const tail = await ledger.standing(batch.account, batch.id);
+    if (tail === null) throw new Error(`batch ${batch.id} was put back, and isn't there`);
+    await completeParts(deps, batch, { part: tail.parts, first: tail.batch.items });
+    return (await ledger.standing(batch.account, batch.id)) ?? tail;
+  }
+
+  /** As its first admission opened it. */
+  async function openStanding({ id }: Batch): Promise<void> {
+    const batch = await readBatch(bucket, id);
+    if (batch === null) throw new Error(`${bucket.urlOf(OBJECT_KEYS.batch(id))} was there, and isn't any more`);
+    await openKnownBatch(batch, deps);
   }
 
   return {
@@ -228,14 +228,6 @@ export function openAdmission(deps: {
       return (await loaderOf(input)).load(entryOf(input, deps.clock()));
     },
   };
-}
-
-function linesOf(part: Buffer): readonly Line[] {
-  return part
-    .toString("utf8")
-    .split("\n")
-    .slice(0, -1)
-    .map((line) => ({ line: `${line}\n`, row: parseRow(line) }));
 }
 
 /** The batch of singles that an input of this moment belongs to. */
@@ -249,6 +241,7 @@ function singlesBatch({ tenant, account }: SingleInput, nowMs: number): Batch {
     account,
     items: 0,
     openedAtMs: nowMs,
+    retryFailed: 0,
   };
 }
 

@@ -4,9 +4,9 @@
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
+import { writeBatchAct } from "../bucket/acts.ts";
 import type { Bucket } from "../bucket/bucket.ts";
 import type { StoredRow } from "../bucket/input-parts.ts";
-import { writeBatchAct } from "../bucket/records.ts";
 import { type ItemState, isEnd } from "../core/item.ts";
 import { type AttemptRef, itemId } from "../core/naming.ts";
 import { SECOND } from "../core/time.ts";
@@ -36,6 +36,8 @@ export async function cancelItem(
 
   for (let round = 0; round < ROUNDS; round++) {
     const withdrawn = await withdrawItem(ref, row, CANCELED_BY_A_PERSON, deps);
+    // Redis may have lost that it was bought: whoever looks into that finds the act, too.
+    if (withdrawn.answer === "unopened") return withdrawn.state;
     if (withdrawn.answer !== "lost") return "canceled";
     const stands = await deps.ledger.markItem(ref, "cancel");
     // A mark needs somebody who works on the item. It waits again: nobody does.

@@ -6,16 +6,19 @@
  * nothing has happened but for the note that somebody wanted it; it can be said again.
  */
 
+import { writeBatchAct } from "../bucket/acts.ts";
 import type { Bucket } from "../bucket/bucket.ts";
-import { type Act, writeBatchAct } from "../bucket/records.ts";
 import type { Batch } from "../core/batch.ts";
 import type { BatchStanding, HoldAnswer, Ledger } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
+import { pausedBy } from "./judge-acts.ts";
 
 /** The batch stands so that this can't be done to it; the message says how it stands. */
 export class CannotHold extends Error {
   override readonly name = "CannotHold";
 }
+
+export type Hold = "pause" | "resume" | "cancel";
 
 export type HoldDeps = {
   readonly bucket: Bucket;
@@ -25,7 +28,7 @@ export type HoldDeps = {
 };
 
 /** Answers whether it changed anything. Throws CannotHold. */
-export async function holdBatch(standing: BatchStanding, act: Act["act"], deps: HoldDeps): Promise<boolean> {
+export async function holdBatch(standing: BatchStanding, act: Hold, deps: HoldDeps): Promise<boolean> {
   const { batch, finishedAtMs, canceledAtMs } = standing;
   if (act === "cancel" && batch.kind === "singles") {
     throw new CannotHold(`batch ${batch.id} holds single predictions, and more may come: cancel them one by one`);
@@ -42,7 +45,7 @@ export async function holdBatch(standing: BatchStanding, act: Act["act"], deps: 
   return answer === "done";
 }
 
-function isSo({ paused, canceledAtMs }: BatchStanding, act: Act["act"]): boolean {
+function isSo({ paused, canceledAtMs }: BatchStanding, act: Hold): boolean {
   switch (act) {
     case "pause":
       return paused !== null;
@@ -55,10 +58,10 @@ function isSo({ paused, canceledAtMs }: BatchStanding, act: Act["act"]): boolean
   }
 }
 
-function takeEffect(batch: Batch, act: Act["act"], nowMs: number, { ledger }: HoldDeps): Promise<HoldAnswer> {
+function takeEffect(batch: Batch, act: Hold, nowMs: number, { ledger }: HoldDeps): Promise<HoldAnswer> {
   switch (act) {
     case "pause":
-      return ledger.pauseBatch(batch, `paused by a person at ${new Date(nowMs).toISOString()}`);
+      return ledger.pauseBatch(batch, pausedBy(nowMs));
     case "resume":
       return ledger.resumeBatch(batch);
     case "cancel":

@@ -7,7 +7,7 @@
 
 import type { Bucket } from "../bucket/bucket.ts";
 import { readRow } from "../bucket/input-parts.ts";
-import { readReceipt } from "../bucket/records.ts";
+import { readEarlierAttempts, readReceipt } from "../bucket/records.ts";
 import { shownAs } from "../core/batch.ts";
 import { type ItemByte, isEnd } from "../core/item.ts";
 import { type AccountName, type BatchId, itemId } from "../core/naming.ts";
@@ -79,6 +79,6 @@ async function readResult(
     outputs: [],
     error: null,
     metrics: {},
-    attempts: [],
+    attempts: await readEarlierAttempts(bucket, { batch, index, attempt }),
   };
 }

@@ -20,7 +20,7 @@ import { type BatchId, batchIdFrom, OBJECT_KEYS } from "../core/naming.ts";
 import type { Row } from "../core/rows.ts";
 import type { Ledger } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
-import { requireRemembered } from "./forgotten-batch.ts";
+import { openKnownBatch } from "./rebuild-batch.ts";
 import type { AdmittingAccount } from "./single-input.ts";
 
 /** A row as its reader found it, or why it isn't one. */
@@ -36,6 +36,8 @@ export type BatchOptions = {
   readonly account: AdmittingAccount;
   /** Take only the first so many rows. */
   readonly limit?: number;
+  /** So many more attempts of an item whose attempts the provider itself failed. Default 0. */
+  readonly retryFailed?: number;
   /** Make a new batch even if the same one was submitted before. */
   readonly again?: boolean;
 };
@@ -63,22 +65,30 @@ export type Submitted = {
 
 export type SubmitDeps = {
   readonly bucket: Bucket;
-  readonly ledger: Pick<Ledger, "openBatch" | "standing">;
+  readonly ledger: Pick<Ledger, "openBatch" | "standing" | "restoreBatch">;
   readonly queues: Pick<Queues, "wakeFeed">;
   readonly clock: () => number;
 };
 
 const MAX_BAD_ROWS = 100;
 
-/** Throws BadRows, or BatchForgotten where opening the batch again could pay twice. */
+/** Throws BadRows. A batch that Redis has forgotten is put back as it was; what was bought of it isn't bought again. */
 export async function submitBatch(
   rows: AsyncIterable<RowReading>,
   options: BatchOptions,
   deps: SubmitDeps,
 ): Promise<Submitted> {
   await using staged = await stageRows(rows, options);
-  const { tenant, account, name } = options;
-  const identity = ["file", tenant, account.name, name, staged.sha256, options.again === true ? randomUUID() : null];
+  const { tenant, account, name, retryFailed = 0 } = options;
+  const identity = [
+    "file",
+    tenant,
+    account.name,
+    name,
+    staged.sha256,
+    retryFailed,
+    options.again === true ? randomUUID() : null,
+  ];
   const id = batchIdFrom(createHash("sha256").update(JSON.stringify(identity)).digest());
 
   const standing = await readBatch(deps.bucket, id);
@@ -90,6 +100,7 @@ export async function submitBatch(
     account: account.name,
     items: staged.rowEnds.length,
     openedAtMs: deps.clock(),
+    retryFailed,
   };
   if (standing === null) {
     await deps.bucket.putStream(OBJECT_KEYS.input(id, 0), createReadStream(staged.file), {
@@ -100,8 +111,7 @@ export async function submitBatch(
     });
     await writeBatch(deps.bucket, batch);
   }
-  if (standing !== null) await requireRemembered(deps, batch, OBJECT_KEYS.window(id, 0));
-  await deps.ledger.openBatch(batch);
+  await (standing === null ? deps.ledger.openBatch(batch) : openKnownBatch(batch, deps));
   await deps.queues.wakeFeed(batch.account);
   return { batch: id, items: batch.items, fresh: standing === null };
 }

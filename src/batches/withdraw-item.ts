@@ -8,7 +8,7 @@
 
 import type { Bucket } from "../bucket/bucket.ts";
 import type { StoredRow } from "../bucket/input-parts.ts";
-import { writeReceipt } from "../bucket/records.ts";
+import { readEarlierAttempts, writeReceipt } from "../bucket/records.ts";
 import { type AttemptRef, itemId } from "../core/naming.ts";
 import { buildReceipt, resultLineOf } from "../core/receipt.ts";
 import type { Ledger, MoveAnswer } from "../ledger/ledger.ts";
@@ -26,7 +26,7 @@ export type Withdrawal = { readonly as: "canceled" | "aborted"; readonly error: 
 
 export const CANCELED_BY_A_PERSON: Withdrawal = { as: "canceled", error: "canceled before it was bought" };
 
-/** Answers `moved` or `already` where the item has ended so; `lost` where it doesn't wait any more. */
+/** Answers `moved` or `already` where the item has ended so; `lost` where it doesn't wait any more; see `unopened`. */
 export async function withdrawItem(
   ref: AttemptRef,
   row: StoredRow,
@@ -35,7 +35,7 @@ export async function withdrawItem(
 ): Promise<MoveAnswer> {
   const nowMs = clock();
   const moved = await ledger.move(ref, "withdraw", { nowMs });
-  if (moved.answer === "lost") return moved;
+  if (moved.answer === "lost" || moved.answer === "unopened") return moved;
 
   const webhookEvents = row.webhook?.events ?? [];
   const receipt = await writeReceipt(
@@ -50,6 +50,7 @@ export async function withdrawItem(
       claimedAtMs: null,
       recordedAtMs: nowMs,
       ending: { end: "canceled", error, answer: null, copied: [], unboughtAs: as },
+      earlier: await readEarlierAttempts(bucket, ref),
     }),
   );
   // It had ended before, for another reason; whoever ended it tells.

@@ -1,12 +1,11 @@
 /**
- * The JSON objects of the record: batch.json, answers, receipts, identities, acts. Written once and read back by a
+ * The JSON objects of the record: batch.json, answers, receipts, identities. Written once and read back by a
  * schema; whoever finds one there adopts it.
  */
 
 import { z } from "zod";
 import type { Batch } from "../core/batch.ts";
 import {
-  type AccountName,
   type AttemptRef,
   type BatchId,
   OBJECT_KEYS,
@@ -14,7 +13,7 @@ import {
   parseAccountName,
   parseBatchId,
 } from "../core/naming.ts";
-import type { Receipt } from "../core/receipt.ts";
+import type { AttemptLine, Receipt } from "../core/receipt.ts";
 import type { Bucket } from "./bucket.ts";
 
 export const JSON_TYPE = { contentType: "application/json" };
@@ -31,6 +30,7 @@ const batchRecord = z.object({
   account: z.string(),
   items: z.number(),
   opened_at: z.iso.datetime(),
+  retry_failed: z.number(),
 });
 
 export async function writeBatch(bucket: Bucket, batch: Batch): Promise<boolean> {
@@ -42,6 +42,7 @@ export async function writeBatch(bucket: Bucket, batch: Batch): Promise<boolean>
     account: batch.account,
     items: batch.items,
     opened_at: new Date(batch.openedAtMs).toISOString(),
+    retry_failed: batch.retryFailed,
   };
   return bucket.putOnce(OBJECT_KEYS.batch(batch.id), JSON.stringify(record), JSON_TYPE);
 }
@@ -57,6 +58,7 @@ export async function readBatch(bucket: Bucket, id: BatchId): Promise<Batch | nu
     account: must(parseAccountName(record.account), "account", record.account),
     items: record.items,
     openedAtMs: Date.parse(record.opened_at),
+    retryFailed: record.retry_failed,
   };
 }
 
@@ -77,16 +79,16 @@ export async function readReceipt(bucket: Bucket, ref: Omit<AttemptRef, "account
   return readJson(bucket, OBJECT_KEYS.receipt(ref.batch, ref.index, ref.attempt), z.custom<Receipt>(isObject));
 }
 
-/** Notes that rows of a window may be bought from now on. Noting it again changes nothing. */
-export async function noteWindow(
+/** The attempts before this one, oldest first. One that was canceled with its batch before it was bought has left no receipt. */
+export async function readEarlierAttempts(
   bucket: Bucket,
-  batch: BatchId,
-  window: { readonly n: number; readonly first: number; readonly last: number },
-  nowMs: number,
-): Promise<void> {
-  const { n, first, last } = window;
-  const note = { window: n, first, last, noted_at: new Date(nowMs).toISOString() };
-  await bucket.putOnce(OBJECT_KEYS.window(batch, n), JSON.stringify(note), JSON_TYPE);
+  { batch, index, attempt }: Omit<AttemptRef, "account">,
+): Promise<readonly AttemptLine[]> {
+  for (let earlier = attempt - 1; earlier > 0; earlier--) {
+    const receipt = await readReceipt(bucket, { batch, index, attempt: earlier });
+    if (receipt !== null) return receipt.attempts;
+  }
+  return [];
 }
 
 /** A prediction that was bought for an attempt which held another. */
@@ -100,16 +102,21 @@ export async function writeDuplicate(
   await bucket.putOnce(OBJECT_KEYS.duplicate(batch, index, prediction), JSON.stringify(note), JSON_TYPE);
 }
 
-/** The last object of a batch. The first one written stands. */
-export async function writeManifest(
-  bucket: Bucket,
-  batch: BatchId,
-  manifest: Readonly<Record<string, unknown>>,
-): Promise<void> {
-  await bucket.putOnce(OBJECT_KEYS.manifest(batch), JSON.stringify(manifest), JSON_TYPE);
+const manifestRecord = z.looseObject({ results: z.looseObject({ sha256: z.string() }), finished_at: z.iso.datetime() });
+
+export type Manifest = z.infer<typeof manifestRecord>;
+
+/** The last object of a batch. One that tells of the same results stands; a redriven batch gets another. */
+export async function writeManifest(bucket: Bucket, batch: BatchId, manifest: Manifest): Promise<void> {
+  if ((await readManifest(bucket, batch))?.results.sha256 === manifest.results.sha256) return;
+  await bucket.put(OBJECT_KEYS.manifest(batch), JSON.stringify(manifest), JSON_TYPE);
 }
 
-// ── identities and acts ───────────────────────────────────────────────────────
+export async function readManifest(bucket: Bucket, batch: BatchId): Promise<Manifest | null> {
+  return readJson(bucket, OBJECT_KEYS.manifest(batch), manifestRecord);
+}
+
+// ── identities ────────────────────────────────────────────────────────────────
 
 const identity = z.object({
   batch: z.string(),
@@ -135,42 +142,6 @@ export async function readIdentity(bucket: Bucket, key: ObjectKey): Promise<Iden
     index: record.index,
     inputSha256: record.input_sha256,
   };
-}
-
-/** What a person decided; written before it takes effect. */
-export type Act = { readonly act: "pause" | "resume" | "cancel"; readonly items?: readonly number[] };
-
-/** Answers the number that the act got. */
-export async function writeAccountAct(bucket: Bucket, account: AccountName, act: Act, nowMs: number): Promise<number> {
-  return appendAct(bucket, (n) => OBJECT_KEYS.accountAct(account, n), 1, act, nowMs);
-}
-
-/** `from`: a number that is probably free. Answers the one that the act got. */
-export async function writeBatchAct(
-  bucket: Bucket,
-  batch: BatchId,
-  from: number,
-  act: Act,
-  nowMs: number,
-): Promise<number> {
-  return appendAct(bucket, (n) => OBJECT_KEYS.batchAct(batch, n), from, act, nowMs);
-}
-
-const MAX_ACTS = 1_000_000;
-
-async function appendAct(
-  bucket: Bucket,
-  keyOf: (n: number) => ObjectKey,
-  from: number,
-  act: Act,
-  nowMs: number,
-): Promise<number> {
-  const body = JSON.stringify({ ...act, at: new Date(nowMs).toISOString() });
-  for (let n = from; n < from + MAX_ACTS; n++) {
-    const key = keyOf(n);
-    if ((await bucket.head(key)) === null && (await bucket.putOnce(key, body, JSON_TYPE))) return n;
-  }
-  throw new Error(`no free number for ${bucket.urlOf(keyOf(from))} was found behind ${MAX_ACTS} others`);
 }
 
 // ── reading ───────────────────────────────────────────────────────────────────

@@ -7,6 +7,7 @@
  */
 
 import { Command, CommanderError } from "commander";
+import { auditCommand } from "./audit.ts";
 import { cancelCommand } from "./cancel.ts";
 import { demoCommand } from "./demo.ts";
 import { doctorCommand } from "./doctor.ts";
@@ -14,6 +15,9 @@ import { emulatorCommand } from "./emulator.ts";
 import { failureLines } from "./failures.ts";
 import { endWithReader, OUTLAST, say } from "./output.ts";
 import { pauseCommand } from "./pause.ts";
+import { rebuildCommand } from "./rebuild.ts";
+import { redriveCommand } from "./redrive.ts";
+import { resolveCommand } from "./resolve.ts";
 import { resultsCommand } from "./results.ts";
 import { resumeCommand } from "./resume.ts";
 import { serveCommand } from "./serve.ts";
@@ -33,6 +37,10 @@ const COMMANDS = [
   pauseCommand,
   resumeCommand,
   cancelCommand,
+  auditCommand,
+  redriveCommand,
+  resolveCommand,
+  rebuildCommand,
   serveCommand,
   workerCommand,
   emulatorCommand,

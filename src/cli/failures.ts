@@ -1,7 +1,6 @@
 /** What a person reads when a command can't be carried out: a line or a few that say what to do, exit code 1. */
 
 import { UnknownBatch } from "../batches/follow-batch.ts";
-import { BatchForgotten } from "../batches/forgotten-batch.ts";
 import { CannotHold } from "../batches/hold-batch.ts";
 import { RowsError } from "../batches/rows-error.ts";
 import { InputRefused } from "../batches/single-input.ts";
@@ -23,7 +22,6 @@ const EXPECTED = [
   RedisServerError,
   InputRefused,
   RowsError,
-  BatchForgotten,
   CannotHold,
 ] as const;
 

@@ -6,7 +6,7 @@
 import { Command } from "commander";
 import { findBatch } from "../batches/follow-batch.ts";
 import { holdBatch } from "../batches/hold-batch.ts";
-import { writeAccountAct } from "../bucket/records.ts";
+import { writeAccountAct } from "../bucket/acts.ts";
 import { parseAccountName } from "../core/naming.ts";
 import { type CommandServices, openServices } from "../wiring.ts";
 import { harmless } from "./columns.ts";

@@ -15,6 +15,7 @@ import { type AdmittingAccount, chooseAccount } from "../batches/single-input.ts
 import { BadRows, checkRows, type RowReading, submitBatch } from "../batches/submit-batch.ts";
 import type { Mapping } from "../batches/table-values.ts";
 import { number } from "../core/figures.ts";
+import { MAX_ATTEMPT } from "../core/item.ts";
 import type { AccountName } from "../core/naming.ts";
 import type { Target } from "../core/prediction.ts";
 import { readTargetChoice } from "../core/rows.ts";
@@ -35,6 +36,7 @@ type SubmitOptions = {
   readonly account?: string;
   readonly name?: string;
   readonly limit?: number;
+  readonly retryFailed?: number;
   readonly check?: boolean;
   readonly again?: boolean;
   readonly wait?: boolean;
@@ -67,6 +69,11 @@ export function submitCommand(): Command {
     .option("--account <name>", "the account that pays; needed where there are several")
     .option("--name <text>", "a name for people (default: the file's)")
     .option("--limit <n>", "only the first n rows", wholeNumber)
+    .option(
+      "--retry-failed <n>",
+      "buy so many more attempts of what the provider itself failed (default: none)",
+      upTo(MAX_ATTEMPT - 1),
+    )
     .option("--check", "validate every row; submit nothing, spend nothing")
     .option("--again", "make a new batch even if this one was submitted before")
     .option("--wait", "show the batch until nothing more happens by itself")
@@ -113,7 +120,7 @@ async function submitAndShow(file: string, reading: ReadRowsOptions, options: Su
 
   const { batch, items, fresh } = await submitBatch(
     await rowsOf(file, reading),
-    { name, tenant: "default", account, ...limitOf(options), again: options.again === true },
+    { name, tenant: "default", account, ...limitOf(options), ...retriesOf(options), again: options.again === true },
     { ...services, clock: Date.now },
   );
   say(
@@ -170,6 +177,15 @@ function wholeNumber(text: string): number {
   return Number(text);
 }
 
+function upTo(most: number): (text: string) => number {
+  return (text) => {
+    if (!/^\d{1,3}$/.test(text) || Number(text) > most) {
+      throw new InvalidArgumentError(`It is a whole number, 0 to ${most}.`);
+    }
+    return Number(text);
+  };
+}
+
 function targetOf(options: SubmitOptions): { readonly target?: Target } {
   const read = readTargetChoice(options);
   if (read === null) return {};
@@ -179,6 +195,10 @@ function targetOf(options: SubmitOptions): { readonly target?: Target } {
 
 function limitOf({ limit }: SubmitOptions): { readonly limit?: number } {
   return limit === undefined ? {} : { limit };
+}
+
+function retriesOf({ retryFailed }: SubmitOptions): { readonly retryFailed?: number } {
+  return retryFailed === undefined ? {} : { retryFailed };
 }
 
 // ── words ─────────────────────────────────────────────────────────────────────

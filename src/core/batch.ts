@@ -15,6 +15,8 @@ export type Batch = {
   readonly account: AccountName;
   readonly items: number;
   readonly openedAtMs: number;
+  /** So many more attempts are bought of an item whose attempts the provider itself failed. */
+  readonly retryFailed: number;
 };
 
 /** Items by state; they add up to the batch's items. */

@@ -6,11 +6,18 @@ import { MINUTE, SECOND } from "./time.ts";
 const DEPTH_MS = 3 * SECOND;
 const SHALLOWEST = 10;
 
+const WINDOW_ROWS = 2_000;
+const UNLISTED_WINDOW_MS = 30 * SECOND;
+
 /**
  * Rows are fed by windows of so many, each noted in the bucket before its first row is fed: whoever finds no note knows
- * that none of its rows was bought.
+ * that none of its rows was bought. Where Redis loses what was bought, and the provider has no list to look it up, a
+ * person must; so there a window is half a minute of the limit.
  */
-export const WINDOW_ROWS = 2_000;
+export function windowRows(createsPerMinute: number, hasList: boolean): number {
+  const unlisted = Math.floor((createsPerMinute * UNLISTED_WINDOW_MS) / MINUTE);
+  return hasList ? WINDOW_ROWS : Math.min(Math.max(unlisted, 1), WINDOW_ROWS);
+}
 
 export function createQueueDepth(createsPerMinute: number): number {
   return Math.max(Math.ceil((createsPerMinute * DEPTH_MS) / MINUTE), SHALLOWEST);

@@ -13,7 +13,7 @@
  *                           └─ bind ─► running
  *
  * What leads out of `unclear` is the late answer of the request itself, or evidence: the provider's list, its webhook, or
- * a person's word. `adopt` leads to running from waiting, claimed and unclear.
+ * a person's word. `adopt` leads to running, and `recall` to recording, from waiting, claimed and unclear.
  *
  * One byte per item holds both: the attempt in the high nibble (1 to 15), the state in the low one. A byte of 0
  * is an item nobody has touched: attempt 1, waiting. The ledger's one Lua script makes every step and is handed
@@ -64,6 +64,8 @@ export const ITEM_STEPS = {
   conclude: { from: ["running"], to: "recording" },
   /** Every output is in the bucket, or surely can't be had any more. */
   finishCopy: { from: ["copying"], to: "recording" },
+  /** The attempt's receipt is in the bucket; Redis had lost that it was bought. */
+  recall: { from: ["waiting", "claimed", "unclear"], to: "recording" },
   save: { from: ["recording"], to: "saved" },
   fail: { from: ["recording"], to: "failed" },
   cancel: { from: ["recording"], to: "canceled" },

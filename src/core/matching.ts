@@ -115,6 +115,28 @@ export function couldBe(ours: unknown, listed: unknown, depth = 0): boolean {
   return sameScalar(ours, listed);
 }
 
+/** Whether the listed input shows some scalar that is ours; where nothing can be compared, nothing agrees. */
+export function agrees(ours: unknown, listed: unknown, depth = 0): boolean {
+  if (depth === MAX_DEPTH) return false;
+  if (isObject(ours)) {
+    if (!isObject(listed)) return false;
+    return Object.entries(ours).some(
+      ([key, value]) => Object.hasOwn(listed, key) && agrees(value, listed[key], depth + 1),
+    );
+  }
+  if (Array.isArray(ours)) {
+    if (!Array.isArray(listed)) return false;
+    const both: readonly unknown[] = ours.slice(0, listed.length);
+    return both.some((value, at) => agrees(value, listed[at], depth + 1));
+  }
+  return isScalar(ours) && isScalar(listed) && !isWild(ours) && !isWild(listed) && sameScalar(ours, listed);
+}
+
+/** A scalar as it is compared, where it is one that can tell predictions apart; else null. */
+export function telling(value: unknown): string | null {
+  return isScalar(value) && !isWild(value) ? textOf(value) : null;
+}
+
 type Scalar = string | number | boolean;
 
 /** A value that is null may be the provider's way to leave a key out. */
@@ -144,8 +166,8 @@ function textOf(value: Scalar): string {
   return String(value).normalize("NFC").trim();
 }
 
-/** A long text may be shown by its beginning. */
-const SHORTEST_CUT = 200;
+/** A long text may be shown by its beginning; a shorter one is shown whole. */
+export const SHORTEST_CUT = 200;
 
 function isCut(whole: string, shown: string): boolean {
   const beginning = shown.replace(/(?:…|\.{3})$/, "");

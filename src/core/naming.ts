@@ -131,6 +131,11 @@ export function webhookCallId({ batch, index, attempt }: Omit<AttemptRef, "accou
   return `msg_${itemId(batch, index)}_${attempt}_${event}`;
 }
 
+/** Where a provider reports the end of an attempt's prediction, below the server's own URL. */
+export function webhookPath(ref: AttemptRef, nonce: string): string {
+  return `/v1/webhooks/${ref.account}/${errandId(ref)}/${nonce}`;
+}
+
 // ── Redis keys ────────────────────────────────────────────────────────────────
 // All keys of an account share one hash tag, so that one script may touch batch, account and items together.
 
@@ -147,8 +152,13 @@ export const REDIS_KEYS = {
   tenantSingles: (tenant: string) => `outlast:tenant-singles:${tenant}`,
   /** hash: what servers sign with; of its own for each use and tenant. */
   secrets: "outlast:secrets",
-  /** hash: `paused` (why), and the rates last taken from the configuration. */
+  /**
+   * hash: `paused` (why), the rates last taken from the configuration, `last_claim` (ms), which Redis the account is open
+   * on, and between which moments the one before it may have lost claims.
+   */
   account: (account: AccountName) => `${ofAccount(account)}:account`,
+  /** string: a random mark of this Redis's data. */
+  epoch: (account: AccountName) => `${ofAccount(account)}:epoch`,
   /** sorted set of batch ids by opening time: those with rows that haven't been fed, paused ones aside. */
   unfed: (account: AccountName) => `${ofAccount(account)}:unfed`,
   /** sorted set of batch ids by opening time: those without a manifest. */
@@ -161,6 +171,8 @@ export const REDIS_KEYS = {
   unclear: (account: AccountName) => `${ofAccount(account)}:unclear`,
   /** sorted set of errand ids by the time of the intent (ms): a request is on its way, or was when its worker died. */
   claimed: (account: AccountName) => `${ofAccount(account)}:claimed`,
+  /** hash: how often a provider's webhook came to what. */
+  webhooks: (account: AccountName) => `${ofAccount(account)}:webhooks`,
   /** hash: prediction id → errand id, of the predictions that were bound in an hour (counted from 1970). */
   bound: (account: AccountName, hour: number) => `${ofAccount(account)}:bound:${hour}`,
   /** set of prediction ids that were bought for an attempt which holds another. */
@@ -179,6 +191,8 @@ export const REDIS_KEYS = {
   parts: (account: AccountName, batch: BatchId) => `${ofAccount(account)}:parts:${batch}`,
   /** hash: what an open item needs; deleted when its attempt ends. */
   item: (account: AccountName, batch: BatchId, index: number) => `${ofAccount(account)}:item:${batch}:${index}`,
+  /** What the keys of a batch's open items begin with; the index follows. */
+  itemsOf: (account: AccountName, batch: BatchId) => `${ofAccount(account)}:item:${batch}:`,
 } as const;
 
 // ── object keys ───────────────────────────────────────────────────────────────
@@ -190,8 +204,9 @@ export const OBJECT_KEYS = {
   batch: (batch: BatchId) => key(`batches/${batch}/batch.json`),
   input: (batch: BatchId, part: number) => key(`batches/${batch}/input-${part}.jsonl`),
   inputIndex: (batch: BatchId, part: number) => key(`batches/${batch}/input-${part}.idx`),
-  /** Written before a row of the window is fed. */
-  window: (batch: BatchId, n: number) => key(`batches/${batch}/windows/${n}.json`),
+  windows: (batch: BatchId) => key(`batches/${batch}/windows/`),
+  /** Written before a row of the window is fed; named by its first row. */
+  window: (batch: BatchId, first: number) => key(`batches/${batch}/windows/${first}.json`),
   receipt: (batch: BatchId, index: number, attempt: number) =>
     key(`${itemFolder(batch, index)}/receipt${attempt > 1 ? `.${attempt}` : ""}.json`),
   /** The provider's answer, where it is too large for the item's hash. */
@@ -205,13 +220,35 @@ export const OBJECT_KEYS = {
   /** A prediction that was bought for an attempt which held another. */
   duplicate: (batch: BatchId, index: number, prediction: string) =>
     key(`${itemFolder(batch, index)}/duplicate-${prediction}.json`),
+  /** What the keys of all of a batch's items begin with. */
+  items: (batch: BatchId) => key(`batches/${batch}/items/`),
   results: (batch: BatchId) => key(`batches/${batch}/results.jsonl`),
   manifest: (batch: BatchId) => key(`batches/${batch}/manifest.json`),
+  batchActs: (batch: BatchId) => key(`batches/${batch}/acts/`),
   batchAct: (batch: BatchId, n: number) => key(`batches/${batch}/acts/${n}.json`),
   accountAct: (account: AccountName, n: number) => key(`accounts/${account}/acts/${n}.json`),
+  /** Which Redis the account was on, and since when. */
+  redisNote: (account: AccountName, n: number) => key(`accounts/${account}/redis/${n}.json`),
   /** Names the item of an input's identity. `digest`: SHA-256 of the identity, 64 hex digits. */
   identity: (tenant: string, digest: string) => key(`keys/${tenant}/${digest}.json`),
 } as const;
+
+export type ItemObject = { readonly index: number } & (
+  | { readonly kind: "receipt"; readonly attempt: number }
+  | { readonly kind: "duplicate"; readonly prediction: string }
+  | { readonly kind: "file" }
+);
+
+/** What an object of a batch's items is; every one that isn't a record of ours by its name is a file. */
+export function parseItemKey(text: string): ItemObject | null {
+  const [, digits, name = ""] = /^batches\/[^/]+\/items\/(\d{8})\/([^/]+)$/.exec(text) ?? [];
+  if (digits === undefined) return null;
+  const index = Number(digits);
+  const [isReceipt, attempt] = /^receipt(?:\.([2-9]|1[0-5]))?\.json$/.exec(name) ?? [];
+  if (isReceipt !== undefined) return { index, kind: "receipt", attempt: Number(attempt ?? 1) };
+  const [, prediction] = /^duplicate-(.+)\.json$/.exec(name) ?? [];
+  return prediction === undefined ? { index, kind: "file" } : { index, kind: "duplicate", prediction };
+}
 
 function itemFolder(batch: BatchId, index: number): string {
   assertIndex(index);

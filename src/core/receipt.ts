@@ -7,6 +7,7 @@ import type { ItemEnd } from "./item.ts";
 import { type AttemptRef, itemId } from "./naming.ts";
 import { withKeys } from "./outputs.ts";
 import type { Prediction, TerminalStatus, WebhookEvent } from "./prediction.ts";
+import { isProvidersOwnFailure } from "./retrying.ts";
 
 /** A file in the bucket. */
 export type KeptOutput = {
@@ -95,14 +96,13 @@ export function buildReceipt(facts: {
   readonly claimedAtMs: number | null;
   readonly recordedAtMs: number;
   readonly ending: Ending;
+  /** Oldest first. */
+  readonly earlier: readonly AttemptLine[];
 }): Receipt {
   const { ref, ending } = facts;
   const { answer, copied, end } = ending;
   const keys = new Map(copied.map((file) => [file.from, file.key]));
-  const error =
-    ending.error ??
-    answer?.error ??
-    (end === "saved" ? null : `the provider says ${answer?.status ?? "nothing"}, without a reason`);
+  const error = ending.error ?? answer?.error ?? (end === "saved" ? null : withoutReason(answer?.status ?? "nothing"));
   const metrics = answer?.metrics ?? {};
   return {
     index: ref.index,
@@ -114,7 +114,10 @@ export function buildReceipt(facts: {
     outputs: copied.map(({ key, url, bytes, sha256, content_type }) => ({ key, url, bytes, sha256, content_type })),
     error,
     metrics,
-    attempts: [{ attempt: ref.attempt, status: end, prediction_id: facts.predictionId, error, metrics }],
+    attempts: [
+      ...facts.earlier,
+      { attempt: ref.attempt, status: end, prediction_id: facts.predictionId, error, metrics },
+    ],
     batch: ref.batch,
     account: ref.account,
     model: answer?.model ?? null,
@@ -129,6 +132,24 @@ export function buildReceipt(facts: {
     reply_to: facts.replyTo,
     webhook_events: facts.webhookEvents,
   };
+}
+
+function withoutReason(status: string): string {
+  return `the provider says ${status}, without a reason`;
+}
+
+/** Whether the prediction failed by the provider's own doing, so that buying it again may well help. */
+export function failedByProvider({ prediction_status: status, error }: Receipt): boolean {
+  return status === "failed" && (error === withoutReason(status) || isProvidersOwnFailure(error));
+}
+
+/**
+ * What the attempt's prediction was billed for, in whole milliseconds: nothing where an earlier attempt had the same one,
+ * whose output was kept later.
+ */
+export function billedTimeMs({ attempts, prediction_id: prediction, metrics }: Receipt): bigint {
+  const before = attempts.slice(0, -1).some(({ prediction_id: id }) => id !== null && id === prediction);
+  return before ? 0n : predictTimeMs(metrics);
 }
 
 function terminalStatusOf(answer: Answer | null): TerminalStatus | null {

@@ -72,6 +72,18 @@ export function decideAfterPoll(failure: Failure, ageMs: number): PollDecision {
   return aboutIt && ageMs >= BELIEVE_REFUSAL_AFTER_MS ? { kind: "gone", reason: failure.detail } : { kind: "again" };
 }
 
+/**
+ * Whether a failed prediction failed by the provider's own doing, so that the same input may well succeed: Replicate's
+ * documented codes (E1000 unknown, E6716 start timeout, E8367 stopped, E8765 health check), its older word that a run was
+ * interrupted (code PA), a lack of capacity (E003), or no reason at all. `error`: in the provider's words.
+ */
+export function isProvidersOwnFailure(error: string | null): boolean {
+  if (error === null || error.trim() === "") return true;
+  return /\bE(?:1000|6716|8367|8765|003)\b|\binterrupted\b|\(code: PA\)|\b(?:at|no|out of|insufficient) capacity\b/i.test(
+    error,
+  );
+}
+
 function pauseAfter429({ retryAfterMs }: Failure): number {
   return Math.min(Math.max(retryAfterMs ?? DEFAULT_429_PAUSE_MS, 100), LONGEST_PAUSE_MS);
 }

@@ -22,10 +22,10 @@ import { SECOND } from "../core/time.ts";
 import { type Emulator, startEmulator } from "../emulator/emulator.ts";
 import type { EmulatorOptions } from "../emulator/options.ts";
 import { buildServer, listen, requireKeysBeyondLoopback } from "../server/server.ts";
-import { type CommandServices, openServices } from "../wiring.ts";
+import { type CommandServices, openProviders, openServices } from "../wiring.ts";
 import type { RedisServer } from "./redis-ownership.ts";
 import { startRedisServer } from "./redis-server.ts";
-import { readUpFile, removeUpFile, type UpFile, writeUpFile } from "./up-file.ts";
+import { EMULATOR_TOKEN, readUpFile, removeUpFile, type UpFile, writeUpFile } from "./up-file.ts";
 import { keepWorkers, type WorkerProcesses, type WorkerProcessOptions } from "./worker-process.ts";
 
 export type SystemOptions = {
@@ -62,8 +62,6 @@ export class SystemError extends Error {
   override readonly name = "SystemError";
 }
 
-const EMULATOR_TOKEN = "r8_emulator";
-
 /** Throws SystemError, ListenError, ConfigError, RedisServerError, RedisUnusable or BucketError. */
 export async function startSystem(options: SystemOptions): Promise<System> {
   const { log } = options;
@@ -82,7 +80,8 @@ export async function startSystem(options: SystemOptions): Promise<System> {
   const services = opened.use(await openServices(config, "command"));
   await requireSoundBucket(services.bucket);
 
-  const app = await buildServer({ ...services, emulated: emulator !== null, log });
+  const { providers } = opened.use(openProviders(config.accounts));
+  const app = await buildServer({ ...services, providers, emulated: emulator !== null, log });
   opened.defer(() => app.close());
   const dashboardUrl = await listen(app, config);
 
@@ -173,6 +172,7 @@ async function openEmulator({ env, emulator }: SystemOptions): Promise<Emulator>
 function environmentOf(asked: Config, redisUrl: string, emulator: Emulator | null): Readonly<Record<string, string>> {
   return {
     OUTLAST_REDIS_URL: redisUrl,
+    OUTLAST_OWN_REDIS: String(asked.redisUrl === null),
     OUTLAST_BUCKET: asked.bucket,
     ...(emulator && {
       REPLICATE_API_TOKEN: EMULATOR_TOKEN,

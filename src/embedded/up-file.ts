@@ -33,6 +33,9 @@ const upFile = z.object({
 
 export type UpFile = z.output<typeof upFile>;
 
+/** What the emulator of a running `up` takes. No secret: nothing is bought with it. */
+export const EMULATOR_TOKEN = "r8_emulator";
+
 function upFilePath(stateDir: string): string {
   return path.join(stateDir, "up.json");
 }

@@ -1,14 +1,32 @@
 /** What Redis knows of an account: whether and why it is paused, and the rates last taken from the configuration. */
 
+import { randomUUID } from "node:crypto";
 import type { Redis } from "ioredis";
+import { z } from "zod";
 import { type AccountName, REDIS_KEYS } from "../core/naming.ts";
 import { MINUTE } from "../core/time.ts";
 import { MAX_UNCLEAR } from "./items.ts";
+import type { Scripts } from "./scripts.ts";
 
 /** Sweeps come four times a minute; after so long without one, nobody looks. */
 const SWEPT_LATELY_MS = 2 * MINUTE;
 
-export function accountsOf(redis: Redis) {
+/** Which Redis it is: `<run id>/<a mark of its data>`. */
+export type RedisIdentity = string;
+
+/** Between these moments Redis may have lost claims. */
+export type LostSpan = { readonly fromMs: number; readonly toMs: number };
+
+export type AccountOpening = {
+  /** Which Redis the account's items are bought on; null: on none yet, as far as this one knows. */
+  readonly on: RedisIdentity | null;
+  /** When the last item was claimed; null: none was, as far as this Redis knows. */
+  readonly lastClaimMs: number | null;
+  /** When the account was last opened on a Redis that had lost something; null: never. */
+  readonly lostByMs: number | null;
+};
+
+export function accountsOf(redis: Redis, scripts: Scripts) {
   return {
     /** Claims are turned away and nothing is fed until `resumeAccount`. The first reason stays. */
     async pauseAccount(account: AccountName, reason: string): Promise<boolean> {
@@ -27,6 +45,27 @@ export function accountsOf(redis: Redis) {
       ]);
       if (paused !== null || unclear < MAX_UNCLEAR) return paused;
       return `${unclear} of its items are unclear, and nothing more is bought until some are resolved`;
+    },
+
+    /** Which Redis this is, now. */
+    async readIdentity(account: AccountName): Promise<RedisIdentity> {
+      return z.string().parse(await scripts.outlastReadIdentity(REDIS_KEYS.epoch(account), randomUUID()));
+    },
+
+    async opening(account: AccountName): Promise<AccountOpening> {
+      const key = REDIS_KEYS.account(account);
+      const [on, lastClaim, lostTo] = await redis.hmget(key, "opened_on", "last_claim", "lost_to");
+      return {
+        on: on ?? null,
+        lastClaimMs: lastClaim == null ? null : Number(lastClaim),
+        lostByMs: lostTo == null ? null : Number(lostTo),
+      };
+    },
+
+    /** From now on items of the account may be bought on this Redis. `lost`: what the one before it may have lost. */
+    async noteOpened(account: AccountName, on: RedisIdentity, lost: LostSpan | null): Promise<void> {
+      const span = lost === null ? {} : { lost_from: lost.fromMs, lost_to: lost.toMs };
+      await redis.hset(REDIS_KEYS.account(account), { opened_on: on, ...span });
     },
 
     /** The account's unclear items are looked for on the provider's list, each for so long after its intent. */

@@ -13,6 +13,10 @@ import {
   parseBatchId,
   REDIS_KEYS,
 } from "../core/naming.ts";
+import type { PredictionId } from "../core/prediction.ts";
+import { HOUR } from "../core/time.ts";
+import type { LostSpan } from "./accounts.ts";
+import type { OpenItemFields } from "./items.ts";
 import { flat, type Scripts } from "./scripts.ts";
 
 export type BatchSums = {
@@ -25,6 +29,8 @@ export type BatchStanding = {
   readonly batch: Batch;
   readonly counts: StateCounts;
   readonly cursor: number;
+  /** Rows below it may be given out: the bucket says so. */
+  readonly noted: number;
   readonly parts: number;
   /** Rows below the cursor that the feed is to give out again. */
   readonly returned: number;
@@ -40,6 +46,19 @@ export type FailureGroup = { readonly error: string; readonly count: number; rea
 
 /** `over`: it has ended, was canceled, or isn't known. */
 export type HoldAnswer = "done" | "already" | "over";
+
+/** An item that is to have another attempt. */
+export type Redriven = {
+  readonly index: number;
+  /** The attempt that has ended. */
+  readonly ended: number;
+  /** Which group of failures it was counted in. */
+  readonly failure?: string;
+  /** Redis may have lost that the attempt was opened and bought, between these moments. */
+  readonly lost?: LostSpan;
+  /** Nothing is bought: the attempt carries on with a prediction that was, and runs at once. */
+  readonly carry?: { readonly prediction: PredictionId; readonly set: Partial<OpenItemFields> };
+};
 
 /** A stretch of a canceled batch. */
 export type CancelWalk = {
@@ -63,11 +82,13 @@ const batchHash = z.object({
   name: z.string(),
   tenant: z.string(),
   opened_at: z.coerce.number(),
+  retry_failed: count,
   finished_at: z.coerce.number().optional(),
   canceled_at: z.coerce.number().optional(),
   paused: z.string().optional(),
   items: count,
   cursor: count,
+  noted: count,
   parts: count,
   ...(Object.fromEntries(ITEM_STATES.map((state) => [state, count])) as Record<ItemState, typeof count>),
   predict_time_ms: wholeNumber,
@@ -81,7 +102,7 @@ export function batchesOf(redis: Redis, scripts: Scripts) {
       redis.hgetall(REDIS_KEYS.batch(account, id)),
       redis.scard(REDIS_KEYS.returned(account, id)),
     ]);
-    if (Object.keys(hash).length === 0) return null;
+    if (hash["opened_at"] === undefined) return null;
     const read = batchHash.parse(hash);
     return {
       batch: {
@@ -92,9 +113,11 @@ export function batchesOf(redis: Redis, scripts: Scripts) {
         tenant: read.tenant,
         items: read.items,
         openedAtMs: read.opened_at,
+        retryFailed: read.retry_failed,
       },
       counts: Object.fromEntries(ITEM_STATES.map((state) => [state, read[state]])) as Record<ItemState, number>,
       cursor: read.cursor,
+      noted: read.noted,
       parts: read.parts,
       returned,
       sums: { predict_time_ms: read.predict_time_ms, output_bytes: read.output_bytes, output_files: read.output_files },
@@ -124,15 +147,7 @@ export function batchesOf(redis: Redis, scripts: Scripts) {
   return {
     /** Answers whether this call opened it; opening an open batch changes nothing. */
     async openBatch(batch: Batch): Promise<boolean> {
-      await redis
-        .multi()
-        .hset(REDIS_KEYS.batchAccounts, batch.id, batch.account)
-        .zadd(REDIS_KEYS.batches, "NX", batch.openedAtMs, batch.id)
-        .zadd(REDIS_KEYS.tenantBatches(batch.tenant), "NX", batch.openedAtMs, batch.id)
-        .exec();
-      if (batch.kind === "singles") {
-        await redis.zadd(REDIS_KEYS.tenantSingles(batch.tenant), "NX", batch.openedAtMs, batch.id);
-      }
+      await listBatch(redis, batch);
       const opened = await scripts.outlastOpenBatch(
         REDIS_KEYS.batch(batch.account, batch.id),
         REDIS_KEYS.unfed(batch.account),
@@ -144,9 +159,15 @@ export function batchesOf(redis: Redis, scripts: Scripts) {
           kind: batch.kind,
           name: batch.name,
           tenant: batch.tenant,
+          retry_failed: String(batch.retryFailed),
         }),
       );
       return opened === 1;
+    },
+
+    /** The bucket says by now that rows below this index may be given out. */
+    async noteWindow({ id, account }: Pick<Batch, "id" | "account">, noted: number): Promise<void> {
+      await redis.hset(REDIS_KEYS.batch(account, id), "noted", noted);
     },
 
     /** Nothing more of it is bought until `resumeBatch`. The first reason stays. */
@@ -185,6 +206,47 @@ export function batchesOf(redis: Redis, scripts: Scripts) {
         attempt: running[2 * at + 1] ?? 1,
       }));
       return { next, over: over === 1, left, running: refs };
+    },
+
+    /**
+     * Opens the next attempt of items whose attempt has ended so. Answers how many were opened; null while the batch is
+     * being canceled. An item that stands otherwise by now is left as it is.
+     */
+    async redrive(
+      { id, account }: Pick<Batch, "id" | "account">,
+      items: readonly Redriven[],
+      nowMs: number,
+    ): Promise<number | null> {
+      const opened = z
+        .number()
+        .parse(
+          await scripts.outlastRedrive(
+            REDIS_KEYS.bytes(account, id),
+            REDIS_KEYS.batch(account, id),
+            REDIS_KEYS.returned(account, id),
+            REDIS_KEYS.unfed(account),
+            REDIS_KEYS.unfinished(account),
+            REDIS_KEYS.unclear(account),
+            REDIS_KEYS.failures(account, id),
+            REDIS_KEYS.canceling(account),
+            REDIS_KEYS.open(account),
+            REDIS_KEYS.bound(account, Math.floor(nowMs / HOUR)),
+            id,
+            nowMs,
+            REDIS_KEYS.itemsOf(account, id),
+            JSON.stringify(
+              items.map(({ index, ended, failure, lost, carry }) => [
+                index,
+                ended,
+                failure ?? false,
+                lost === undefined ? false : [String(lost.fromMs), String(lost.toMs)],
+                carry?.prediction ?? false,
+                flat(carry?.set ?? {}),
+              ]),
+            ),
+          ),
+        );
+      return opened === -1 ? null : opened;
     },
 
     /** A hint for the number of the batch's next act: whoever finds it taken takes the next. */
@@ -335,6 +397,17 @@ export function batchesOf(redis: Redis, scripts: Scripts) {
       return done === 1;
     },
   };
+}
+
+/** So that the batch is found: by its id, among all, among its tenant's. */
+export async function listBatch(redis: Redis, { id, kind, tenant, account, openedAtMs }: Batch): Promise<void> {
+  const listing = redis
+    .multi()
+    .hset(REDIS_KEYS.batchAccounts, id, account)
+    .zadd(REDIS_KEYS.batches, "NX", openedAtMs, id)
+    .zadd(REDIS_KEYS.tenantBatches(tenant), "NX", openedAtMs, id);
+  if (kind === "singles") listing.zadd(REDIS_KEYS.tenantSingles(tenant), "NX", openedAtMs, id);
+  await listing.exec();
 }
 
 function ids(members: readonly string[]): readonly BatchId[] {

@@ -24,8 +24,11 @@ import { HOUR } from "../core/time.ts";
 import type { BatchSums } from "./batches.ts";
 import { flat, type Scripts } from "./scripts.ts";
 
+/** Each is told in move.lua. */
+const MOVE_ANSWERS = ["moved", "already", "retried", "paused", "canceled", "unopened", "taken", "lost"] as const;
+
 export type MoveAnswer = {
-  readonly answer: "moved" | "already" | "paused" | "canceled" | "taken" | "lost";
+  readonly answer: (typeof MOVE_ANSWERS)[number];
   /** Where the item stands now. */
   readonly state: ItemState;
   readonly predictionId: PredictionId | null;
@@ -39,8 +42,10 @@ export type MoveOptions = {
   readonly nowMs: number;
   /** For `claim` the nonce to write; for other steps: only if the item's intent carries it. */
   readonly nonce?: string;
-  /** For `bind`. */
+  /** For `bind` and `adopt`. */
   readonly predictionId?: PredictionId;
+  /** An earlier attempt of this very item may hold that prediction. */
+  readonly reuse?: boolean;
   /** For `giveBack`: this errand ends here, so the feed is to give the row out again. */
   readonly handBack?: boolean;
   /** Fields of the item's hash to write with the step. */
@@ -50,6 +55,10 @@ export type MoveOptions = {
   /** With the step that ends the attempt: which group of failures it belongs to; whether it has files in the bucket. */
   readonly failure?: string;
   readonly hasFiles?: boolean;
+  /** With `withdraw`: whoever says so knows that no Redis can have lost that it was bought. */
+  readonly unbought?: boolean;
+  /** With `fail`: another attempt follows, if the batch's people said so for what is the provider's own failure. */
+  readonly retry?: { readonly recordedAtMs: number };
 };
 
 /** An open item's hash: small, and deleted when its attempt ends. All values are text, as Redis keeps them. */
@@ -59,8 +68,6 @@ export type OpenItemFields = {
   /** Where a claim was lost with Redis: it was made between this and `intent_at`. */
   readonly intent_from: string;
   readonly prediction_id: string;
-  /** Of what was sent, SHA-256: the same for attempts that nobody can tell apart. */
-  readonly digest: string;
   /** The row's own id, and where its producer wants the answer; kept here so that `record` needn't read the row. */
   readonly row_id: string;
   readonly reply_to: string;
@@ -72,26 +79,21 @@ export type OpenItemFields = {
   readonly by_list: string;
   /** The provider's word for where the running prediction stood at the last poll. */
   readonly status: string;
+  /** When a person opened the next attempt (ms), where Redis had lost even that this one had ended. */
+  readonly redriven: string;
   /** How the attempt ends: JSON, or the word `bucket` where it is too large for here (`src/bucket/endings.ts`). */
   readonly ending: string;
 };
 
-/** What is known of a request that was sent: when (between two moments), and of what. */
+/** What is known of a request that was sent: when (between two moments). */
 export type OpenIntent = {
   readonly ref: AttemptRef;
   readonly nonce: string | null;
-  readonly digest: string | null;
   readonly fromMs: number;
   readonly toMs: number;
 };
 
-const moveReply = z.tuple([
-  z.enum(["moved", "already", "paused", "canceled", "taken", "lost"]),
-  z.number(),
-  z.string(),
-  z.number(),
-  z.string(),
-]);
+const moveReply = z.tuple([z.enum(MOVE_ANSWERS), z.number(), z.string(), z.number(), z.string()]);
 
 /** So many unclear items of an account, and nothing more is bought until some are resolved. */
 export const MAX_UNCLEAR = 20;
@@ -117,6 +119,8 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
           REDIS_KEYS.failures(account, batch),
           REDIS_KEYS.latest(account, batch),
           REDIS_KEYS.claimed(account),
+          REDIS_KEYS.epoch(account),
+          REDIS_KEYS.unfinished(account),
           ...hours.map((hour) => REDIS_KEYS.bound(account, hour)),
           JSON.stringify({
             index,
@@ -126,13 +130,16 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
             from: from.map(stateNumber),
             to: stateNumber(to),
             nonce: options.nonce,
+            ...((step === "claim" || (step === "withdraw" && options.unbought !== true)) && { believes: true }),
             ...(step === "claim" && { claim: true, maxUnclear: MAX_UNCLEAR }),
             prediction: options.predictionId,
+            reuse: options.reuse,
             handBack: options.handBack,
             set: options.set && flat(options.set),
             sums: options.sums && flat(options.sums),
             failure: options.failure,
             hasFiles: options.hasFiles,
+            retry: options.retry && String(options.retry.recordedAtMs),
           }),
         ),
       );
@@ -156,15 +163,9 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
       return Promise.all(
         refs.map(async (ref) => {
           const key = REDIS_KEYS.item(account, ref.batch, ref.index);
-          const [nonce, digest, intentAt, intentFrom] = await redis.hmget(
-            key,
-            "nonce",
-            "digest",
-            "intent_at",
-            "intent_from",
-          );
+          const [nonce, intentAt, intentFrom] = await redis.hmget(key, "nonce", "intent_at", "intent_from");
           const toMs = Number(intentAt ?? Number.NaN);
-          return { ref, nonce: nonce ?? null, digest: digest ?? null, fromMs: Number(intentFrom ?? toMs), toMs };
+          return { ref, nonce: nonce ?? null, fromMs: Number(intentFrom ?? toMs), toMs };
         }),
       );
     },
@@ -180,6 +181,24 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
         hoursBackFrom(nowMs).map((hour) => redis.hmget(REDIS_KEYS.bound(account, hour), ...predictions)),
       );
       return new Set(predictions.filter((_, at) => held.some((hour) => hour[at] != null)));
+    },
+
+    /** Which attempts hold these predictions, as errand ids; predictions bound long ago are left out. */
+    async holdersAmong(
+      account: AccountName,
+      predictions: readonly PredictionId[],
+      nowMs: number,
+    ): Promise<ReadonlyMap<PredictionId, string>> {
+      if (predictions.length === 0) return new Map();
+      const held = await Promise.all(
+        hoursBackFrom(nowMs).map((hour) => redis.hmget(REDIS_KEYS.bound(account, hour), ...predictions)),
+      );
+      return new Map(
+        predictions.flatMap((id, at) => {
+          const errand = held.map((hour) => hour[at]).find((found) => found != null);
+          return errand == null ? [] : [[id, errand] as const];
+        }),
+      );
     },
 
     /** Notes a prediction that was bought for an attempt which holds another. Noting it again changes nothing. */

@@ -10,15 +10,25 @@ import type { Redis } from "ioredis";
 import { accountsOf } from "./accounts.ts";
 import { batchesOf } from "./batches.ts";
 import { itemsOf } from "./items.ts";
+import { recoveryOf } from "./recovery.ts";
 import { defineScripts } from "./scripts.ts";
 import { secretsOf } from "./secrets.ts";
+import { webhookCountsOf } from "./webhook-counts.ts";
 
-export type { BatchStanding, CancelWalk, FailureGroup, HoldAnswer } from "./batches.ts";
+export type { AccountOpening, LostSpan, RedisIdentity } from "./accounts.ts";
+export type { BatchStanding, CancelWalk, FailureGroup, HoldAnswer, Redriven } from "./batches.ts";
 export type { MoveAnswer, MoveOptions, OpenIntent, OpenItemFields } from "./items.ts";
 
 export type Ledger = ReturnType<typeof openLedger>;
 
 export function openLedger(redis: Redis) {
   const scripts = defineScripts(redis);
-  return { ...itemsOf(redis, scripts), ...batchesOf(redis, scripts), ...accountsOf(redis), ...secretsOf(redis) };
+  return {
+    ...itemsOf(redis, scripts),
+    ...batchesOf(redis, scripts),
+    ...accountsOf(redis, scripts),
+    ...recoveryOf(redis, scripts),
+    ...secretsOf(redis),
+    ...webhookCountsOf(redis),
+  };
 }

@@ -1,35 +1,46 @@
 -- The one transition: moves an item from one state of an attempt to another, and everything that must change with it.
 --
--- STATES (0 = 'waiting', …) is prepended from src/core/item.ts, which also decides which steps are legal.
+-- STATES and NUMBERS (0 = 'waiting', … and back) are prepended from src/core/item.ts, which also decides which steps are
+-- legal; and redis-identity.lua, give-to-feed.lua and open-attempt.lua.
 --
 -- KEYS  1 bytes    2 batch    3 item    4 open    5 unclear    6 account    7 returned    8 unfed    9 failures    10 latest
---       11 claimed    12… predictions bound this hour, and in each of the hours before that are looked at
+--       11 claimed    12 epoch    13 unfinished
+--       14… predictions bound this hour, and in each of the hours before that are looked at
 -- ARGV  1 a JSON object:
 --         index, attempt, member (the errand's id), nowMs
 --         from      state numbers this step may start from
 --         to        the state number it leads to
 --         nonce     optional: only if the item's intent carries this nonce (for a claim: the nonce to write)
 --         claim     true for the step that writes the intent
+--         believes  true for a step that is right only if the item surely wasn't bought
 --         prediction  optional: the id to bind
+--         reuse     true: an earlier attempt of this very item may hold that prediction
 --         handBack  true: nobody holds the errand any more, the feed is to give it out again
 --         set       fields for the item's hash, flat: name, value, name, value
 --         maxUnclear  with a claim: so many unclear items of the account turn it away
 --         sums      fields to add to the batch's sums when the attempt ends, flat: name, whole number as a string
 --         failure   optional, for the step that ends the attempt: the group of failures that this one belongs to
 --         hasFiles  true for the step that ends the attempt with files in the bucket
+--         retry     optional, for the step that ends the attempt: the provider itself failed, and the batch may have said
+--                   that such an attempt is followed by another; when this one was recorded (ms)
 -- Returns { answer, state's number, the item's prediction id or '', items of the batch that haven't ended,
 --           when the item's intent was written (ms) or '' }
 --   moved    done, now or by an earlier send of this very script
+--   retried  the attempt has ended, and the item's next one is open
 --   already  this attempt stands in `to` already
 --   paused   a claim that a pause of the account or of the batch turned away, or too many unclear items; the row went
 --            back to the feed
+--   unopened this isn't the Redis that the account was opened on, and may have lost claims: who waits may be bought
 --   taken    a prediction to bind is another attempt's already: nothing was changed
 --   canceled a claim, or a claim given back, of an item that is to be canceled, alone or with its batch: it is canceled
 --            now, unbought
 --   lost     another attempt, another state, or another's nonce: nothing was changed
 
-local bytes, batch, item, open, unclear, account, returned, unfed, failures, latest, claimed, boundNow = unpack(KEYS)
+local bytes, batch, item, open, unclear, account, returned, unfed, failures, latest, claimed, epoch, unfinished, boundNow =
+  unpack(KEYS)
+local FIRST_BOUND = 14
 local MAX_GROUPS, MAX_LATEST, OTHERS = 100, 24, 'other errors'
+local SKEW_MS = 30 * 1000
 -- A prediction is asked for within an hour of its creation, by us and by the list.
 local BOUND_FOR_S = 3 * 3600
 local m = cjson.decode(ARGV[1])
@@ -46,14 +57,13 @@ local function answer(word, now)
   return { word, now, held[1] or '', left, held[2] or '' }
 end
 
-local function giveToFeed()
+local keys = {
+  bytes = bytes, batch = batch, item = item, returned = returned, unfed = unfed, unfinished = unfinished, unclear = unclear,
+}
+
+local function handBack()
   redis.call('ZREM', open, m.member)
-  -- It stood there: the feed that gave it out hasn't noted that yet, and is told not to (advance.lua).
-  if redis.call('SADD', returned, m.index) == 0 then redis.call('HSET', batch, 'again:' .. m.index, 1) end
-  -- A paused batch is fed again when it is resumed.
-  if redis.call('HEXISTS', batch, 'paused') == 0 then
-    redis.call('ZADD', unfed, redis.call('HGET', batch, 'opened_at') or m.nowMs, id)
-  end
+  giveToFeed(keys, id, m.index, m.nowMs)
 end
 
 local function takeFromFeed()
@@ -72,11 +82,15 @@ end
 
 -- Whose a prediction is; false: nobody's.
 local function holderOf(prediction)
-  for at = 12, #KEYS do
+  for at = FIRST_BOUND, #KEYS do
     local holder = redis.call('HGET', KEYS[at], prediction)
     if holder then return holder end
   end
   return false
+end
+
+local function isSameItem(holder)
+  return m.reuse and string.match(holder, '^(.*)-%d+$') == id .. '-' .. m.index
 end
 
 local function close()
@@ -86,13 +100,28 @@ local function close()
 end
 
 local function cancelUnbought()
-  for number, name in pairs(STATES) do
-    if name == 'canceled' then
-      setState(number)
-      close()
-      return answer('canceled', number)
-    end
-  end
+  setState(NUMBERS.canceled)
+  close()
+  return answer('canceled', NUMBERS.canceled)
+end
+
+-- Whether another attempt follows: a person had redriven this one, before Redis lost that it had ended; or the batch's people
+-- said so of failures of the provider's own.
+local function mayRetry()
+  if redis.call('HEXISTS', item, 'redriven') == 1 then return attempt < 15 end
+  if not m.retry or attempt >= 15 then return false end
+  if redis.call('HEXISTS', batch, 'canceled_at') == 1 or redis.call('HEXISTS', item, 'cancel') == 1 then return false end
+  return tonumber(redis.call('HGET', batch, 'retry_failed') or 0) >= attempt
+end
+
+-- Between which moments the next attempt may have been bought already: since this one was recorded, and until Redis lost
+-- writes. Where the account isn't open on this Redis, nobody has looked yet. Nil: nothing was lost since.
+local function lostSince(recordedMs)
+  if redis.call('HGET', account, 'opened_on') ~= redisIdentity(epoch) then return { recordedMs, m.nowMs } end
+  local lostTo = redis.call('HGET', account, 'lost_to')
+  -- The two were told by the clocks of two workers.
+  if not lostTo or tonumber(recordedMs) > tonumber(lostTo) + SKEW_MS then return nil end
+  return { tonumber(recordedMs) < tonumber(lostTo) and recordedMs or lostTo, lostTo }
 end
 
 if attempt ~= m.attempt then return answer('lost', state) end
@@ -110,18 +139,25 @@ if not legal then
   return answer('already', state)
 end
 
+if m.believes and redis.call('HGET', account, 'opened_on') ~= redisIdentity(epoch) then return answer('unopened', state) end
+
+-- Emptied, and not yet put right: a step would leave half a batch behind.
+if redis.call('HEXISTS', batch, 'opened_at') == 0 then
+  return redis.error_reply('NOBATCH Redis does not know batch ' .. id .. '; it may have lost it, and is put right by the next feed')
+end
+
 if m.claim then
   if redis.call('HEXISTS', batch, 'canceled_at') == 1 then return cancelUnbought() end
   local crowded = redis.call('ZCARD', unclear) >= m.maxUnclear
   if crowded or redis.call('HEXISTS', account, 'paused') == 1 or redis.call('HEXISTS', batch, 'paused') == 1 then
-    giveToFeed()
+    handBack()
     return answer('paused', state)
   end
 end
 
 if m.prediction then
   local holder = holderOf(m.prediction)
-  if holder and holder ~= m.member then return answer('taken', state) end
+  if holder and holder ~= m.member and not isSameItem(holder) then return answer('taken', state) end
 end
 
 local to = STATES[m.to]
@@ -129,15 +165,22 @@ if to == 'waiting' and (redis.call('HEXISTS', item, 'cancel') == 1 or redis.call
   return cancelUnbought()
 end
 
-setState(m.to)
+local ends = to == 'saved' or to == 'failed' or to == 'canceled'
+local retries = ends and mayRetry()
+if not retries then setState(m.to) end
 
 if to == 'waiting' then
   redis.call('DEL', item)
   -- An unclear item's errand has ended.
-  if m.handBack or STATES[state] == 'unclear' then giveToFeed() else redis.call('ZADD', open, m.nowMs, m.member) end
-elseif to == 'saved' or to == 'failed' or to == 'canceled' then
+  if m.handBack or STATES[state] == 'unclear' then handBack() else redis.call('ZADD', open, m.nowMs, m.member) end
+elseif ends then
+  -- Read before the item's hash goes.
+  local recordedMs = retries and (redis.call('HGET', item, 'redriven') or m.retry)
   close()
   for at = 1, #(m.sums or {}), 2 do redis.call('HINCRBY', batch, m.sums[at], m.sums[at + 1]) end
+  if retries then
+    return answer('retried', openAttempt(keys, id, m.index, attempt, state, m.nowMs, lostSince(recordedMs)))
+  end
   if m.hasFiles then
     redis.call('LPUSH', latest, m.index)
     redis.call('LTRIM', latest, 0, MAX_LATEST - 1)
@@ -152,6 +195,7 @@ elseif to == 'saved' or to == 'failed' or to == 'canceled' then
 else
   if m.claim then
     redis.call('HSET', item, 'nonce', m.nonce, 'intent_at', m.nowMs)
+    redis.call('HSET', account, 'last_claim', m.nowMs)
     redis.call('ZADD', claimed, m.nowMs, m.member)
   end
   if STATES[state] == 'waiting' and not m.claim then takeFromFeed() end

@@ -7,7 +7,7 @@
 local batch, unfed, unfinished = unpack(KEYS)
 local id, openedAt, items = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
-if redis.call('EXISTS', batch) == 1 then return 0 end
+if redis.call('HEXISTS', batch, 'opened_at') == 1 then return 0 end
 redis.call('HSET', batch, 'opened_at', openedAt, 'items', items, 'waiting', items, 'cursor', 0, 'parts', 0, unpack(ARGV, 4))
 redis.call('ZADD', unfinished, openedAt, id)
 if items > 0 then

@@ -1,15 +1,19 @@
-/** The Lua scripts as commands of the Redis client. The legal states are prepended, so that Lua knows them by name. */
+/** The Lua scripts as commands of the Redis client. The states are prepended, so that Lua knows them by name, and what several share. */
 
 import { readFileSync } from "node:fs";
 import type { Redis } from "ioredis";
 import { ITEM_STATES } from "../core/item.ts";
 
-const STATE_TABLE = `local STATES = { ${ITEM_STATES.map((state, number) => `[${number}] = '${state}'`).join(", ")} }\n`;
+const STATE_TABLES = [
+  `local STATES = { ${ITEM_STATES.map((state, number) => `[${number}] = '${state}'`).join(", ")} }`,
+  `local NUMBERS = { ${ITEM_STATES.map((state, number) => `${state} = ${number}`).join(", ")} }`,
+].join("\n");
 
-const script = (name: string) => readFileSync(new URL(name, import.meta.url), "utf8");
+const script = (...names: string[]) =>
+  [STATE_TABLES, ...names.map((name) => readFileSync(new URL(name, import.meta.url), "utf8"))].join("\n");
 
 /** Keys first, then arguments; each script's own header says which. */
-type Script = (...keysAndArguments: (string | number)[]) => Promise<unknown>;
+type Script = (...keysAndArguments: (string | number | Buffer)[]) => Promise<unknown>;
 
 export type Scripts = Readonly<
   Record<
@@ -20,20 +24,30 @@ export type Scripts = Readonly<
     | "outlastHoldBatch"
     | "outlastWalkCancel"
     | "outlastPublishPart"
-    | "outlastAdvance",
+    | "outlastAdvance"
+    | "outlastReadIdentity"
+    | "outlastRedrive"
+    | "outlastDoubtLost"
+    | "outlastRestoreBatch",
     Script
   >
 >;
 
 export function defineScripts(redis: Redis): Scripts {
-  redis.defineCommand("outlastMove", { lua: STATE_TABLE + script("move.lua"), numberOfKeys: 14 });
-  redis.defineCommand("outlastMarkItem", { lua: script("mark-item.lua"), numberOfKeys: 2 });
-  redis.defineCommand("outlastTakeMarks", { lua: script("take-marks.lua"), numberOfKeys: 2 });
-  redis.defineCommand("outlastOpenBatch", { lua: script("open-batch.lua"), numberOfKeys: 3 });
-  redis.defineCommand("outlastHoldBatch", { lua: script("hold-batch.lua"), numberOfKeys: 4 });
-  redis.defineCommand("outlastWalkCancel", { lua: STATE_TABLE + script("walk-cancel.lua"), numberOfKeys: 6 });
-  redis.defineCommand("outlastPublishPart", { lua: script("publish-part.lua"), numberOfKeys: 5 });
-  redis.defineCommand("outlastAdvance", { lua: script("advance.lua"), numberOfKeys: 5 });
+  const define = (name: keyof Scripts, numberOfKeys: number, lua: string) =>
+    redis.defineCommand(name, { lua, numberOfKeys });
+  define("outlastMove", 16, script("redis-identity.lua", "give-to-feed.lua", "open-attempt.lua", "move.lua"));
+  define("outlastMarkItem", 2, script("mark-item.lua"));
+  define("outlastTakeMarks", 2, script("take-marks.lua"));
+  define("outlastOpenBatch", 3, script("open-batch.lua"));
+  define("outlastHoldBatch", 4, script("hold-batch.lua"));
+  define("outlastWalkCancel", 6, script("walk-cancel.lua"));
+  define("outlastPublishPart", 5, script("publish-part.lua"));
+  define("outlastAdvance", 5, script("advance.lua"));
+  define("outlastReadIdentity", 1, script("redis-identity.lua", "read-identity.lua"));
+  define("outlastRedrive", 10, script("give-to-feed.lua", "open-attempt.lua", "redrive.lua"));
+  define("outlastDoubtLost", 8, script("redis-identity.lua", "doubt-lost.lua"));
+  define("outlastRestoreBatch", 11, script("restore-batch.lua"));
   return redis as Redis & Scripts;
 }
 

@@ -1,7 +1,7 @@
 -- Cancels a stretch of a canceled batch: what waits ends here, unbought; what is in flight is named, to be woken.
 -- Naming where a stretch begins says that everything before it has been woken. Walking a stretch again changes nothing.
 --
--- STATES (0 = 'waiting', …) is prepended from src/core/item.ts.
+-- NUMBERS (waiting = 0, …) is prepended from src/core/item.ts.
 --
 -- KEYS  1 batch    2 bytes    3 canceling    4 unfed    5 returned    6 open
 -- ARGV  1 batch id    2 where the stretch begins, or '' for where the walk stands    3 how many items to look at, at most
@@ -17,13 +17,6 @@ if redis.call('HEXISTS', batch, 'canceled_at') == 0 then
   return { 0, 1, 0 }
 end
 
-local waiting, running, canceled
-for number, name in pairs(STATES) do
-  if name == 'waiting' then waiting = number end
-  if name == 'running' then running = number end
-  if name == 'canceled' then canceled = number end
-end
-
 local held = redis.call('HMGET', batch, 'items', 'walked', 'saved', 'failed', 'canceled')
 local items = tonumber(held[1] or 0)
 local from = math.max(tonumber(ARGV[2]) or 0, tonumber(held[2] or 0))
@@ -36,11 +29,11 @@ local walked = {}
 for index = from, upTo - 1 do
   local byte = string.byte(part, index - from + 1) or 0
   local attempt, state = math.max(math.floor(byte / 16), 1), byte % 16
-  if state == waiting then
-    byte = attempt * 16 + canceled
+  if state == NUMBERS.waiting then
+    byte = attempt * 16 + NUMBERS.canceled
     turned = turned + 1
     redis.call('ZREM', open, id .. '-' .. index .. '-' .. attempt)
-  elseif state == running then
+  elseif state == NUMBERS.running then
     answer[#answer + 1] = index
     answer[#answer + 1] = attempt
   end

@@ -161,6 +161,11 @@ export function openQueues(redis: Redis) {
       return (await backlog(queue(copyQueue.name))) + (await backlog(queue(recordQueue.name)));
     },
 
+    /** Whether a queue has a fleet-wide limit. */
+    async hasRate(queueName: string): Promise<boolean> {
+      return (await queue(queueName).getGlobalRateLimit()) !== null;
+    },
+
     /** The fleet-wide limit of a queue, which acts live on every worker. */
     async setRate(queueName: string, window: { readonly max: number; readonly durationMs: number }): Promise<void> {
       await queue(queueName).setGlobalRateLimit(window.max, window.durationMs);

@@ -1,7 +1,7 @@
 import { describe, expect } from "vitest";
 import { type CancelDeps, cancelItem } from "../../src/batches/cancel-item.ts";
 import { findItem } from "../../src/batches/find-item.ts";
-import type { Act } from "../../src/bucket/records.ts";
+import type { Act } from "../../src/bucket/acts.ts";
 import { readReceipt } from "../../src/bucket/records.ts";
 import type { ItemState, ItemStep } from "../../src/core/item.ts";
 import { type AttemptRef, itemId, OBJECT_KEYS, QUEUE_NAMES } from "../../src/core/naming.ts";

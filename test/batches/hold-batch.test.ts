@@ -1,6 +1,6 @@
 import { describe, expect } from "vitest";
 import { CannotHold, type HoldDeps, holdBatch } from "../../src/batches/hold-batch.ts";
-import { writeBatchAct } from "../../src/bucket/records.ts";
+import { writeBatchAct } from "../../src/bucket/acts.ts";
 import type { Batch } from "../../src/core/batch.ts";
 import { OBJECT_KEYS, QUEUE_NAMES } from "../../src/core/naming.ts";
 import type { BatchStanding } from "../../src/ledger/ledger.ts";

@@ -8,6 +8,7 @@ import { readConfig } from "../../src/config.ts";
 import { batchIdFrom, parseAccountName } from "../../src/core/naming.ts";
 import { type CommandServices, openServices } from "../../src/wiring.ts";
 import { test as base } from "../support/redis.ts";
+import { openAccount } from "../support/stages.ts";
 
 export type Place = {
   readonly folder: string;
@@ -37,6 +38,7 @@ export const test = base
   .extend("services", async ({ place }, { onCleanup }): Promise<CommandServices> => {
     const services = await openServices(readConfig(place.env), "command");
     onCleanup(() => services[Symbol.asyncDispose]());
+    await openAccount(services.ledger, ACCOUNT);
     return services;
   });
 
@@ -47,7 +49,16 @@ export const ACCOUNT = account;
 /** A batch in Redis alone, opened at the epoch plus `n` seconds. */
 export async function openBatch({ ledger }: CommandServices, n: number, items: number, name = `batch ${n}`) {
   const id = batchIdFrom(new Uint8Array(20).fill(n));
-  const batch = { id, kind: "file", name, tenant: "default", account: ACCOUNT, items, openedAtMs: n * 1_000 } as const;
+  const batch = {
+    id,
+    kind: "file",
+    name,
+    tenant: "default",
+    account: ACCOUNT,
+    items,
+    openedAtMs: n * 1_000,
+    retryFailed: 0,
+  } as const;
   await ledger.openBatch(batch);
   return batch;
 }

@@ -18,6 +18,7 @@ const COMMANDS = [
   "pause",
   "resume",
   "cancel",
+  "audit",
   "serve",
   "worker",
   "doctor",

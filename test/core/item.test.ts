@@ -39,6 +39,7 @@ refuse     claimed | unclear → recording
 succeed    running → copying
 conclude   running → recording
 finishCopy copying → recording
+recall     waiting | claimed | unclear → recording
 save       recording → saved
 fail       recording → failed
 cancel     recording → canceled

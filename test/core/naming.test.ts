@@ -18,6 +18,7 @@ import {
   parseBatchId,
   parseErrandId,
   parseItemId,
+  parseItemKey,
   parseNotifyJobId,
   QUEUE_NAMES,
   REDIS_KEYS,
@@ -314,4 +315,28 @@ describe("an object's key", () => {
       expect(() => OBJECT_KEYS.output(batch, 0, 1, 0, extension)).toThrow(TypeError);
     }
   });
+});
+
+test("an object of an item is read back from its key, and what isn't an item's is nothing", () => {
+  fc.assert(
+    fc.property(
+      anyBatch,
+      anyIndex,
+      anyAttempt,
+      fc.stringMatching(/^[A-Za-z0-9_-]{1,30}$/),
+      (batch, index, attempt, id) => {
+        expect(OBJECT_KEYS.receipt(batch, index, attempt).startsWith(OBJECT_KEYS.items(batch))).toBe(true);
+        expect(parseItemKey(OBJECT_KEYS.receipt(batch, index, attempt))).toEqual({ index, kind: "receipt", attempt });
+        expect(parseItemKey(OBJECT_KEYS.duplicate(batch, index, id))).toEqual({
+          index,
+          kind: "duplicate",
+          prediction: id,
+        });
+        expect(parseItemKey(OBJECT_KEYS.output(batch, index, attempt, 0, "png"))).toEqual({ index, kind: "file" });
+        expect(parseItemKey(OBJECT_KEYS.answer(batch, index, attempt))).toEqual({ index, kind: "file" });
+        for (const key of [OBJECT_KEYS.results(batch), OBJECT_KEYS.window(batch, 1)])
+          expect(parseItemKey(key)).toBeNull();
+      },
+    ),
+  );
 });

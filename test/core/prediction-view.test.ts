@@ -35,6 +35,7 @@ function receiptOf(ended: TerminalStatus, end: Ending["end"], output: unknown = 
     predictionId: "p1",
     claimedAtMs: NOON,
     recordedAtMs: NOON + 5_000,
+    earlier: [],
     ending: {
       end,
       error: end === "saved" ? null : "no luck",
@@ -64,6 +65,7 @@ function unbought(as: "canceled" | "aborted"): Receipt {
     predictionId: null,
     claimedAtMs: null,
     recordedAtMs: NOON + 5_000,
+    earlier: [],
     ending: { end: "canceled", error: `${as} before it was bought`, answer: null, copied: [], unboughtAs: as },
   });
 }

@@ -53,6 +53,7 @@ const build = (ending: Ending, facts: Partial<Parameters<typeof buildReceipt>[0]
     predictionId: "p1",
     claimedAtMs: NOON,
     recordedAtMs: NOON + 1,
+    earlier: [],
     ending,
     ...facts,
   });

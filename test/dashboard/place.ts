@@ -127,6 +127,7 @@ export async function writeEnd({ bucket }: CommandServices, ref: AttemptRef, how
     predictionId: predictionOf(ref),
     claimedAtMs: Date.parse("2026-11-20T12:00:01.000Z"),
     recordedAtMs: Date.parse("2026-11-20T12:00:05.000Z"),
+    earlier: [],
     ending: { end: state, error, answer, copied },
   });
   await writeReceipt(bucket, ref, receipt);

@@ -33,13 +33,23 @@ test("the commands that hand over a file and take its outputs out", async () => 
 
   let batch = "";
   const lines = README.split("\n").filter((line) => line.startsWith("npm run -s outlast -- "));
-  const [submit, status, results, up] = lines.map((line) => line.replace("npm run -s outlast -- ", "").split(" "));
-  expect([submit?.[0], status?.[0], results?.[0], up?.[0]]).toEqual(["submit", "status", "results", "up"]);
-  for (const words of [submit, status, results]) {
+  const [submit, status, results, up, audit] = lines.map((line) =>
+    line.replace("npm run -s outlast -- ", "").split(" "),
+  );
+  expect([submit, status, results, up, audit].map((words) => words?.[0])).toEqual([
+    "submit",
+    "status",
+    "results",
+    "up",
+    "audit",
+  ]);
+  for (const words of [submit, status, results, audit]) {
     const args = (words ?? []).map((word) => ({ "prompts.tsv": prompts, BATCH: batch, outputs })[word] ?? word);
     const stdout = await node(fleet, "src/cli/cli.ts", ...args);
     if (batch === "") batch = stdout.trim();
     else if (args[0] === "status") expect(stdout).toMatch(new RegExp(`${batch} .*finished`));
+    else if (args[0] === "audit")
+      expect(stdout).toMatch(/^account replicate: 1 batch, 2 items\n[^]*\nthe books agree\n/);
   }
   expect(await readdir(outputs)).toHaveLength(2);
 });

@@ -9,13 +9,24 @@ import {
   type ItemState,
   type ItemStep,
   isEnd,
+  MAX_ATTEMPT,
   stepItem,
   writeItemByte,
 } from "../../src/core/item.ts";
 import { type AccountName, type AttemptRef, type BatchId, errandId, REDIS_KEYS } from "../../src/core/naming.ts";
 import { type PredictionId, predictionId } from "../../src/core/prediction.ts";
 import type { HoldAnswer, Ledger, MoveAnswer, MoveOptions } from "../../src/ledger/ledger.ts";
-import { ACCOUNT, accountName, batchNamed, NOON, newBatch, refOf, test } from "../support/stages.ts";
+import {
+  ACCOUNT,
+  accountName,
+  batchNamed,
+  NOON,
+  newBatch,
+  openAccount,
+  openedAccount,
+  refOf,
+  test,
+} from "../support/stages.ts";
 
 const P1 = predictionId("p1");
 const P2 = predictionId("p2");
@@ -43,19 +54,28 @@ type Op = {
   readonly step: ItemStep;
   readonly nonce: string | undefined;
   readonly prediction: PredictionId;
+  readonly reuse: boolean;
   readonly handBack: boolean;
   readonly amount: bigint;
+  /** With `fail`: the provider's own failure. */
+  readonly retry: boolean;
   /** How often the client sends it. */
   readonly sends: 1 | 2;
 };
 
 /** What is done to the account, or to the batch as a whole. */
-type Whole = "pause" | "resume" | "pause batch" | "resume batch" | "cancel batch";
+type Whole = "pause" | "resume" | "pause batch" | "resume batch" | "cancel batch" | "replace Redis" | "open";
 
 /** `isNext`: from where the last stretch ended, as a feed that lives does; else from where the walk stands. */
 type Stretch = { readonly limit: number; readonly isNext: boolean };
 
 type Mark = { readonly marked: number };
+
+/** `off`: as with a step. */
+type Redrive = { readonly redriven: number; readonly off: 0 | -1 };
+
+/** What a batch of the property says of failures of the provider's own. */
+const RETRY_FAILED = 3;
 
 type ModelItem = {
   byte: ItemByte;
@@ -69,6 +89,7 @@ type ModelItem = {
 /** What the scripts promise, written down once more without Redis. All rows of the batch have been fed. */
 class Model {
   readonly items: ModelItem[];
+  opened = true;
   paused = false;
   batchPaused = false;
   canceled = false;
@@ -79,7 +100,7 @@ class Model {
   sum = 0n;
   files = 0;
   /** Who has which prediction, also after its end. */
-  readonly held = new Map<PredictionId, number>();
+  readonly held = new Map<PredictionId, { readonly index: number; readonly attempt: number }>();
 
   constructor(attempts: readonly number[]) {
     this.items = attempts.map((attempt) => ({
@@ -92,17 +113,18 @@ class Model {
     }));
   }
 
-  move(op: Op): MoveAnswer["answer"] {
+  move(op: Op, attempt: number): MoveAnswer["answer"] {
     const item = this.at(op.index);
     const claim = op.step === "claim";
-    const { answer, item: next } = stepItem(item.byte, item.byte.attempt + op.off, op.step);
-    if (op.off !== 0) return "lost";
+    const { answer, item: next } = stepItem(item.byte, attempt, op.step);
+    if (item.byte.attempt !== attempt) return "lost";
     if (claim && item.byte.state === "claimed" && item.nonce === op.nonce) return "moved";
     if (!claim && op.nonce !== undefined && item.nonce !== op.nonce) return "lost";
     if (answer === "already") {
       return claim || (binds(op) && item.prediction !== op.prediction) ? "lost" : "already";
     }
     if (answer === "lost") return "lost";
+    if ((claim || op.step === "withdraw") && !this.opened) return "unopened";
     const waitsAgain = next.state === "waiting";
     if ((claim && this.canceled) || (waitsAgain && (this.canceled || item.marked))) {
       this.end(item, "canceled");
@@ -112,11 +134,16 @@ class Model {
       this.giveToFeed(item);
       return "paused";
     }
-    if (binds(op) && (this.held.get(op.prediction) ?? op.index) !== op.index) return "taken";
+    const holder = binds(op) ? this.held.get(op.prediction) : undefined;
+    const isAnothers = holder?.index !== op.index || (holder.attempt !== attempt && !op.reuse);
+    if (holder !== undefined && isAnothers) return "taken";
     if (isEnd(next.state)) {
+      const retries = op.step === "fail" && op.retry && !this.canceled && !item.marked && attempt <= RETRY_FAILED;
       this.end(item, next.state);
+      if (retries && this.opened) this.openAttempt(item);
+      if (retries && !this.opened) this.doubtNext(item);
       if (ENDS.includes(op.step)) Object.assign(this, { sum: this.sum + op.amount, files: this.files + 1 });
-      return "moved";
+      return retries ? "retried" : "moved";
     }
     const was = item.byte.state;
     item.byte = next;
@@ -124,9 +151,9 @@ class Model {
     if (claim) item.nonce = op.nonce ?? null;
     if (binds(op)) {
       item.prediction = op.prediction;
-      this.held.set(op.prediction, op.index);
-      if (was === "waiting") this.takeFromFeed(item);
+      this.held.set(op.prediction, { index: op.index, attempt });
     }
+    if (was === "waiting" && !claim) this.takeFromFeed(item);
     if (waitsAgain) Object.assign(item, { nonce: null, prediction: null });
     if (waitsAgain && (op.handBack || was === "unclear")) this.giveToFeed(item);
     return "moved";
@@ -135,6 +162,10 @@ class Model {
   /** What the ledger answers. */
   hold(act: Whole): HoldAnswer | boolean {
     switch (act) {
+      case "replace Redis":
+      case "open":
+        this.opened = act === "open";
+        return true;
       case "pause":
       case "resume": {
         const changes = this.paused !== (act === "pause");
@@ -179,8 +210,32 @@ class Model {
 
   mark(index: number): ItemState {
     const item = this.at(index);
-    item.marked ||= item.byte.state !== "waiting" && !isEnd(item.byte.state);
+    // What was recalled without a prediction has no hash to leave the word in.
+    const hasHash = item.nonce !== null || item.prediction !== null;
+    item.marked ||= hasHash && item.byte.state !== "waiting" && !isEnd(item.byte.state);
     return item.byte.state;
+  }
+
+  /** Answers how many were opened; null while the batch is being canceled. */
+  redrive({ redriven, off }: Redrive): number | null {
+    if (this.canceled && !this.walkOver) return null;
+    // It takes the cancel back, and another one walks anew.
+    if (this.canceled) Object.assign(this, { canceled: false, walked: 0, next: 0, walkOver: false });
+    const item = this.at(redriven);
+    if (off !== 0 || !isEnd(item.byte.state) || item.byte.attempt === MAX_ATTEMPT) return 0;
+    this.openAttempt(item);
+    return 1;
+  }
+
+  /** Redis may have lost that the next attempt was bought. */
+  doubtNext(item: ModelItem): void {
+    const byte = { attempt: item.byte.attempt + 1, state: "unclear" } as const;
+    Object.assign(item, { byte, place: "unclear", nonce: `lost-${NOON}` });
+  }
+
+  openAttempt(item: ModelItem): void {
+    item.byte = { attempt: item.byte.attempt + 1, state: "waiting" };
+    this.giveToFeed(item);
   }
 
   at(index: number): ModelItem {
@@ -220,9 +275,18 @@ const binds = ({ step }: Op) => step === "bind" || step === "adopt";
 const STEPS = Object.keys(ITEM_STEPS) as ItemStep[];
 const ENDS: readonly ItemStep[] = ["save", "fail", "cancel"];
 
-const WHOLES = ["pause", "resume", "pause batch", "resume batch", "cancel batch"] as const satisfies readonly Whole[];
+const WHOLES = [
+  "pause",
+  "resume",
+  "pause batch",
+  "resume batch",
+  "cancel batch",
+  "replace Redis",
+  "open",
+  "open",
+] as const satisfies readonly Whole[];
 
-const anyOp = (items: number): fc.Arbitrary<Op | Whole | Stretch | Mark> =>
+const anyOp = (items: number): fc.Arbitrary<Op | Whole | Stretch | Mark | Redrive> =>
   fc.oneof(
     {
       weight: 12,
@@ -237,14 +301,20 @@ const anyOp = (items: number): fc.Arbitrary<Op | Whole | Stretch | Mark> =>
         ),
         nonce: fc.constantFrom("a", "b", undefined),
         prediction: fc.constantFrom(P1, P2, P3),
+        reuse: fc.boolean(),
         handBack: fc.boolean(),
         amount: fc.bigInt({ min: 0n, max: 10n ** 12n }),
+        retry: fc.boolean(),
         sends: fc.constantFrom(1 as const, 2 as const),
       }),
     },
     { weight: 3, arbitrary: fc.constantFrom(...WHOLES) },
     { weight: 3, arbitrary: fc.record({ limit: fc.integer({ min: 1, max: 3 }), isNext: fc.boolean() }) },
     { weight: 1, arbitrary: fc.record({ marked: fc.nat(items - 1) }) },
+    {
+      weight: 2,
+      arbitrary: fc.record({ redriven: fc.nat(items - 1), off: fc.constantFrom(0 as const, 0 as const, -1 as const) }),
+    },
   );
 
 /** Carries out what isn't a step of one item; answers what the ledger answered, and what the model did. */
@@ -252,10 +322,12 @@ async function carryOut(
   ledger: Ledger,
   batch: Batch,
   model: Model,
-  op: Whole | Stretch | Mark,
+  op: Whole | Stretch | Mark | Redrive,
 ): Promise<{ readonly answered: unknown; readonly expected: unknown }> {
   if (typeof op === "string") {
     const calls: Record<Whole, () => Promise<HoldAnswer | boolean>> = {
+      "replace Redis": () => ledger.noteOpened(batch.account, "another", null).then(() => true),
+      open: () => openAccount(ledger, batch.account).then(() => true),
       pause: () => ledger.pauseAccount(batch.account, "why"),
       resume: () => ledger.resumeAccount(batch.account),
       "pause batch": () => ledger.pauseBatch(batch, "why"),
@@ -268,6 +340,15 @@ async function carryOut(
     const ref = refOf(batch, op.marked, model.at(op.marked).byte.attempt);
     expect(await ledger.markItem({ ...ref, attempt: ref.attempt + 1 }, "cancel"), "another attempt's").toBeNull();
     return { answered: await ledger.markItem(ref, "cancel"), expected: model.mark(op.marked) };
+  }
+  if ("redriven" in op) {
+    const { byte } = model.at(op.redriven);
+    const items = [{ index: op.redriven, ended: byte.attempt + op.off }];
+    const answered = await ledger.redrive(batch, items, NOON);
+    // As a client sends it again that heard no answer.
+    const again = await ledger.redrive(batch, items, NOON);
+    if (answered !== null) expect(again).toBe(0);
+    return { answered, expected: model.redrive(op) };
   }
   const from = op.isNext ? model.next : null;
   const running = model.walk(op);
@@ -288,8 +369,9 @@ function optionsOf(op: Op): MoveOptions {
   return {
     nowMs: NOON,
     ...(nonce !== undefined && { nonce }),
-    ...(binds(op) && { predictionId: op.prediction }),
+    ...(binds(op) && { predictionId: op.prediction, reuse: op.reuse }),
     ...(op.step === "giveBack" && op.handBack && { handBack: true }),
+    ...(op.step === "fail" && op.retry && { retry: { recordedAtMs: NOON } }),
     ...(ENDS.includes(op.step) && {
       sums: { predict_time_ms: op.amount, output_bytes: 2n * op.amount, output_files: 1n },
     }),
@@ -309,8 +391,8 @@ test("the script moves items exactly as the model does, whatever comes in whatev
 
   await fc.assert(
     fc.asyncProperty(world, async ([attempts, ops]) => {
-      const account = accountName(`property-${run++}`);
-      const batch = newBatch({ account, items: attempts.length });
+      const account = await openedAccount(ledger, `property-${run++}`);
+      const batch = newBatch({ account, items: attempts.length, retryFailed: RETRY_FAILED });
       await ledger.openBatch(batch);
       const bytes = Buffer.from(attempts.map((attempt) => writeItemByte({ attempt, state: "waiting" })));
       await redis.setrange(REDIS_KEYS.bytes(account, batch.id), 0, bytes);
@@ -325,9 +407,10 @@ test("the script moves items exactly as the model does, whatever comes in whatev
         }
         const { nonce, ...more } = optionsOf(op);
         const told: Op = { ...op, nonce, handBack: more.handBack ?? false };
+        const attempt = model.at(op.index).byte.attempt + op.off;
         for (let send = 0; send < op.sends; send++) {
-          const ref = refOf(batch, op.index, (attempts[op.index] ?? 1) + op.off);
-          const expected = model.move(told);
+          const ref = refOf(batch, op.index, attempt);
+          const expected = model.move(told, attempt);
           const item = model.items[op.index];
           expect(await ledger.move(ref, op.step, { ...optionsOf(op) })).toMatchObject({
             answer: expected,
@@ -405,7 +488,7 @@ describe("a claim", () => {
   test("is turned away while the account is paused, and the row goes back to the feed", async ({
     line: { ledger },
   }) => {
-    const account = accountName("pausing");
+    const account = await openedAccount(ledger, "pausing");
     const batch = newBatch({ account, items: 1 });
     const ref = refOf(batch);
     await ledger.openBatch(batch);
@@ -650,7 +733,7 @@ describe("a batch of singles", () => {
 
 describe("the cursor", () => {
   test("is moved by whoever read it last, and by nobody else", async ({ line: { ledger } }) => {
-    const account = accountName("cursor");
+    const account = await openedAccount(ledger, "cursor");
     const batch = newBatch({ account, items: 3 });
     await ledger.openBatch(batch);
     const refs = [0, 1, 2].map((index) => refOf(batch, index));
@@ -666,7 +749,7 @@ describe("the cursor", () => {
   });
 
   test("doesn't open an item that a fast worker has ended by then", async ({ line: { ledger } }) => {
-    const account = accountName("fast");
+    const account = await openedAccount(ledger, "fast");
     const batch = newBatch({ account, items: 2 });
     await ledger.openBatch(batch);
     await walk(ledger, refOf(batch, 0), "claim", "refuse", "fail");
@@ -678,7 +761,7 @@ describe("the cursor", () => {
 test("what nobody touched is found, the longest untouched first; a touch and a close take effect", async ({
   line: { ledger },
 }) => {
-  const account = accountName("still");
+  const account = await openedAccount(ledger, "still");
   const batch = newBatch({ account, items: 3 });
   await ledger.openBatch(batch);
   const refs = [0, 1, 2].map((index) => refOf(batch, index));
@@ -696,7 +779,7 @@ test("what nobody touched is found, the longest untouched first; a touch and a c
 });
 
 test("a rate from the configuration is taken once, until the configuration changes", async ({ line: { ledger } }) => {
-  const account = accountName("rates");
+  const account = await openedAccount(ledger, "rates");
   expect(await ledger.takeConfiguredRate(account, "creates", "600 true")).toBe(true);
   expect(await ledger.takeConfiguredRate(account, "creates", "600 true")).toBe(false);
   expect(await ledger.takeConfiguredRate(account, "polls", "600 true")).toBe(true);
@@ -709,6 +792,7 @@ test("every key of an account carries its hash tag, so that one script may touch
   const batch: BatchId = batchNamed("tagged");
   const keys = [
     REDIS_KEYS.account(account),
+    REDIS_KEYS.epoch(account),
     REDIS_KEYS.unfed(account),
     REDIS_KEYS.unfinished(account),
     REDIS_KEYS.canceling(account),

@@ -7,7 +7,7 @@ import type { ItemState, ItemStep } from "../../src/core/item.ts";
 import { type AttemptRef, REDIS_KEYS } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
 import type { Ledger } from "../../src/ledger/ledger.ts";
-import { ACCOUNT, accountName, NOON, newBatch, refOf, test } from "../support/stages.ts";
+import { ACCOUNT, NOON, newBatch, openedAccount, refOf, test } from "../support/stages.ts";
 
 async function opened(ledger: Pick<Ledger, "openBatch">, fields: Partial<Batch> = {}): Promise<Batch> {
   const batch = newBatch(fields);
@@ -59,7 +59,7 @@ describe("a paused batch", () => {
   test("turns claims away and isn't to be fed; resumed, the rows that were turned away are", async ({
     line: { ledger },
   }) => {
-    const account = accountName("paused");
+    const account = await openedAccount(ledger, "paused");
     const batch = await opened(ledger, { account });
     const other = await opened(ledger, { account });
     await feedAll(ledger, batch);
@@ -86,7 +86,7 @@ describe("a paused batch", () => {
     ["of which nothing is left to feed", 3, false, false],
   ])("%s is put back by a resume exactly when something is left", async ([, fed, turnedAway, unfed], { line }) => {
     const { ledger } = line;
-    const account = accountName(`resumed-${fed}-${turnedAway}`);
+    const account = await openedAccount(ledger, `resumed-${fed}-${turnedAway}`);
     const batch = await opened(ledger, { account, openedAtMs: NOON + 7 });
     const refs = allOf(batch).slice(0, fed);
     await ledger.advance(account, batch.id, { before: 0, after: fed }, refs, NOON);
@@ -100,7 +100,7 @@ describe("a paused batch", () => {
   });
 
   test("of singles takes new parts, and feeds them when it is resumed", async ({ line: { ledger } }) => {
-    const account = accountName("paused-singles");
+    const account = await openedAccount(ledger, "paused-singles");
     const batch = await opened(ledger, { account, kind: "singles", items: 0 });
     await ledger.pauseBatch(batch, "a person");
     await ledger.publishPart(batch, { part: 0, first: 0, rows: 2, voidIndexes: [] });
@@ -110,7 +110,7 @@ describe("a paused batch", () => {
   });
 
   test("whose account is paused too waits for both", async ({ line: { ledger } }) => {
-    const account = accountName("both");
+    const account = await openedAccount(ledger, "both");
     const batch = await opened(ledger, { account });
     await ledger.pauseAccount(account, "credit");
     await ledger.pauseBatch(batch, "a person");
@@ -160,7 +160,7 @@ describe("a batch that isn't there, has ended, or was canceled", () => {
 
 describe("a canceled batch", () => {
   test("cancels whoever claims, and counts down what is left", async ({ line: { ledger } }) => {
-    const account = accountName("canceled");
+    const account = await openedAccount(ledger, "canceled");
     const batch = await opened(ledger, { account, items: 2 });
     await ledger.pauseAccount(account, "credit");
     expect(await ledger.unfedBatches(account, 10)).toEqual([batch.id]);
@@ -179,7 +179,7 @@ describe("a canceled batch", () => {
 
   test("is walked in stretches: what waits ends, what runs is named, the rest is left alone", async ({ line }) => {
     const { ledger, redis } = line;
-    const account = accountName("walked");
+    const account = await openedAccount(ledger, "walked");
     const batch = await opened(ledger, { account, items: 2 * STATES.length + 2 });
     await feedAll(ledger, batch);
     for (const [at, state] of [...STATES, ...STATES].entries()) await walk(ledger, refOf(batch, at), ...WAY_TO[state]);
@@ -221,7 +221,7 @@ describe("a canceled batch", () => {
   });
 
   test("of a row that was turned away before is walked like any other", async ({ line: { ledger } }) => {
-    const account = accountName("turned-away");
+    const account = await openedAccount(ledger, "turned-away");
     const batch = await opened(ledger, { account, items: 2 });
     await feedAll(ledger, batch);
     await ledger.pauseBatch(batch, "a person");
@@ -273,7 +273,7 @@ describe("a canceled batch", () => {
     ["a claim handed back, as with a wrong token", true, false],
     ["a claim given back late, of an item that is unclear by then", false, true],
   ])("ends %s after the walk, and gives it to nobody", async ([, handBack, doubted], { line: { ledger } }) => {
-    const account = accountName(`late-${handBack}-${doubted}`);
+    const account = await openedAccount(ledger, `late-${handBack}-${doubted}`);
     const batch = await opened(ledger, { account, items: 1 });
     await feedAll(ledger, batch);
     await claim(ledger, refOf(batch));
@@ -424,7 +424,7 @@ describe("a withdrawal", () => {
   });
 
   test("of the last row that was to be given out again leaves nothing to feed", async ({ line: { ledger } }) => {
-    const account = accountName("withdrawn");
+    const account = await openedAccount(ledger, "withdrawn");
     const batch = await opened(ledger, { account, items: 2 });
     await feedAll(ledger, batch);
     await ledger.pauseAccount(account, "credit");

@@ -230,7 +230,15 @@ async function openMany({ bucket, ledger }: CommandServices, count: number): Pro
   const ids: BatchId[] = [];
   for (let n = 0; n < count; n++) {
     const id = batchIdFrom(new Uint8Array(20).fill(n));
-    const batch = { id, kind: "file", name: `batch ${n}`, tenant: "default", account: ACCOUNT, items: 1 } as const;
+    const batch = {
+      id,
+      kind: "file",
+      name: `batch ${n}`,
+      tenant: "default",
+      account: ACCOUNT,
+      items: 1,
+      retryFailed: 0,
+    } as const;
     await writeBatch(bucket, { ...batch, openedAtMs: n });
     await ledger.openBatch({ ...batch, openedAtMs: n });
     ids.push(id);

@@ -43,6 +43,7 @@ export async function bringTo(
         predictionId: prediction,
         claimedAtMs: 1_000,
         recordedAtMs: 2_000,
+        earlier: [],
         ending,
       });
       await writeReceipt(bucket, ref, receipt);

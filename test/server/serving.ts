@@ -13,6 +13,7 @@ import { type BatchId, parseBatchId } from "../../src/core/naming.ts";
 import { buildServer, listen, type ServerDeps } from "../../src/server/server.ts";
 import { type CommandServices, openServices } from "../../src/wiring.ts";
 import { test as base } from "../support/redis.ts";
+import { openAccount } from "../support/stages.ts";
 
 export type ServeOptions = {
   /** More settings. */
@@ -52,6 +53,7 @@ export async function openServer(
   await using opened = new AsyncDisposableStack();
   const config = readConfig({ REPLICATE_API_TOKEN: "r8_not_a_token", OUTLAST_PORT: "0", ...options.env });
   const services = opened.use(await openServices(config, "server"));
+  for (const { name } of services.accounts) await openAccount(services.ledger, name);
   const app = await buildServer({
     ...services,
     ...options.over?.(services),

@@ -32,6 +32,8 @@ export type Fleet = AsyncDisposable & {
   readonly env: Readonly<Record<string, string>>;
   /** All stages, unless some are named. */
   startWorker(stages?: readonly string[], env?: Readonly<Record<string, string>>): FleetProcess;
+  /** A program of this project, with the fleet's settings. */
+  start(program: string, env?: Readonly<Record<string, string>>): FleetProcess;
   /** `outlast serve` on a free port of loopback; resolves when it listens. */
   startServer(env?: Readonly<Record<string, string>>): Promise<ServerProcess>;
 };
@@ -44,6 +46,8 @@ export type FleetProcess = {
   stop(): Promise<number | null>;
   /** What it wrote to stderr. */
   log(): string;
+  /** Resolves when it has ended, with the signal that ended it, or its exit code. */
+  ended(): Promise<NodeJS.Signals | number | null>;
 };
 
 /** `url`: without a path, `http://127.0.0.1:PORT`. */
@@ -99,6 +103,7 @@ export async function startFleet(options: FleetOptions = {}): Promise<Fleet> {
     folder,
     env,
     startWorker: (stages = [], own = {}) => start(["workers/main.ts", ...stages], own),
+    start: (program, own = {}) => start([program], own),
     async startServer(own = {}) {
       const server = start(["src/cli/cli.ts", "serve"], { OUTLAST_PORT: "0", ...own });
       return { ...server, url: await server.shows(/serving the API at (http:\S+)\/v1,/) };
@@ -126,6 +131,10 @@ function watched(child: ChildProcess): WatchedProcess {
       await ended(child, "SIGKILL");
     },
     stop: () => ended(child, "SIGTERM"),
+    async ended() {
+      if (child.exitCode === null && child.signalCode === null) await once(child, "exit");
+      return child.signalCode ?? child.exitCode;
+    },
     shows(pattern) {
       const { promise, resolve, reject } = Promise.withResolvers<string>();
       look = () => {

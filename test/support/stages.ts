@@ -66,6 +66,21 @@ export function predictionOf(id: string, fields: Partial<Prediction> = {}): Pred
   };
 }
 
+/** Items of the account may be bought on this Redis. */
+export async function openAccount(
+  ledger: Pick<Ledger, "readIdentity" | "noteOpened">,
+  account: AccountName = ACCOUNT,
+): Promise<void> {
+  await ledger.noteOpened(account, await ledger.readIdentity(account), null);
+}
+
+/** An account of its own, whose items may be bought on this Redis. */
+export async function openedAccount(ledger: Parameters<typeof openAccount>[0], name: string): Promise<AccountName> {
+  const account = accountName(name);
+  await openAccount(ledger, account);
+  return account;
+}
+
 export function batchNamed(name: string): BatchId {
   return batchIdFrom(createHash("sha256").update(name).digest());
 }
@@ -82,6 +97,7 @@ export function newBatch(fields: Partial<Batch> = {}): Batch {
     account: ACCOUNT,
     items: 3,
     openedAtMs: NOON,
+    retryFailed: 0,
     ...fields,
   };
 }
@@ -149,6 +165,7 @@ export async function openLine(url: string): Promise<Line & { close(): Promise<v
   const queues = openQueues(redis);
   const folders: string[] = [];
   const readers = new Map<string, Queue>();
+  await openAccount(ledger);
   let bucket = await freshBucket();
   let clock = clockAt(NOON);
 
@@ -179,6 +196,7 @@ export async function openLine(url: string): Promise<Line & { close(): Promise<v
     },
     async clear() {
       await redis.flushall();
+      await openAccount(ledger);
       bucket = await freshBucket();
       clock = clockAt(NOON);
     },
@@ -226,16 +244,16 @@ export async function objectsIn(bucket: Bucket): Promise<Record<string, unknown>
   return objects;
 }
 
-/** All keys of ours in Redis, without nonces (chance) and the folder's name. */
+/** All keys of ours in Redis, without nonces and marks (chance) and the folder's name. */
 async function keysIn(redis: Redis): Promise<Record<string, unknown>> {
   const found: Record<string, unknown> = {};
-  for (const key of (await redis.keys("outlast:*")).toSorted()) {
+  for (const key of (await redis.keys("outlast:*")).filter((one) => !one.endsWith(":epoch")).toSorted()) {
     switch (await redis.type(key)) {
       case "string":
         found[key] = (await redis.getBuffer(key))?.toString("hex");
         break;
       case "hash": {
-        const { nonce: _nonce, ...fields } = await redis.hgetall(key);
+        const { nonce: _nonce, opened_on: _redis, ...fields } = await redis.hgetall(key);
         const shown = Object.entries(fields).map(([name, value]) => [
           name,
           value.replaceAll(/file:[^"]*outlast-line-\w+/g, "bucket:"),

@@ -1,14 +1,15 @@
 import { describe, expect } from "vitest";
 import { openAdmission } from "../../src/batches/admit-single.ts";
-import { BatchForgotten } from "../../src/batches/forgotten-batch.ts";
 import { readResults } from "../../src/batches/read-results.ts";
 import { InputRefused, readInputJob, type SingleInput } from "../../src/batches/single-input.ts";
 import type { Bucket } from "../../src/bucket/bucket.ts";
 import { parseRow, placeRows, readRow } from "../../src/bucket/input-parts.ts";
+import { noteWindow } from "../../src/bucket/window-notes.ts";
 import { type BatchId, type ItemId, OBJECT_KEYS, parseItemId, QUEUE_NAMES } from "../../src/core/naming.ts";
-import { DAY } from "../../src/core/time.ts";
+import { DAY, MINUTE } from "../../src/core/time.ts";
 import { type AdmitDeps, admitInputs } from "../../workers/admit-inputs.ts";
 import { dieAfter, everyCrash } from "../support/crash.ts";
+import { remember } from "../support/life.ts";
 import { ACCOUNT, ADMITTING, accountName, type Line, MODEL, NOON, objectsIn, test } from "../support/stages.ts";
 
 type Wrap = <T extends object>(effects: T) => T;
@@ -115,9 +116,9 @@ describe("an input", () => {
     const { bucket, ledger, queues, clock } = line;
     let twin: ItemId | null = null;
     let calls = 0;
-    // The twin is admitted between this one's look for it and this one's part. (The first call asks for the batch.)
+    // The twin is admitted between this one's look for it and this one's part.
     const standing: typeof ledger.standing = async (...of) => {
-      if (++calls === 2) twin = await open(line).admit(single("a"));
+      if (++calls === 1) twin = await open(line).admit(single("a"));
       return ledger.standing(...of);
     };
     const { item, row } = await openAdmission({ bucket, ledger: { ...ledger, standing }, queues, clock }).admit(
@@ -319,7 +320,9 @@ describe("killed after any effect and run again twice,", () => {
         return { items: items.toSorted(), rows: standing?.batch.items, counts: standing?.counts, unfed, keys };
       },
     });
-    expect(crashes.map(({ diedAfter }) => diedAfter)).toContain("publishPart");
+    // Which of three comes when is chance, too.
+    expect(crashes.length).toBeGreaterThan(5);
+    if (inputs.length === 1) expect(crashes.map(({ diedAfter }) => diedAfter)).toContain("publishPart");
     for (const { diedAfter, n, seen } of crashes) {
       expect(seen, `died after ${diedAfter}, effect ${n}`).toEqual(undisturbed);
     }
@@ -357,8 +360,8 @@ describe("killed after any effect and run again twice,", () => {
 
   test("another input's admission completes the part that the dead one left", async ({ line }) => {
     await line.clear();
-    // standing, head, writeBatch, openBatch, readIdentity, standing, and the part is there.
-    const doomed = dieAfter(6, { bucket: line.bucket, ledger: line.ledger, queues: line.queues, clock: line.clock });
+    // writeBatch, openBatch, readIdentity, standing, and the part is there.
+    const doomed = dieAfter(4, { bucket: line.bucket, ledger: line.ledger, queues: line.queues, clock: line.clock });
     await expect(openAdmission(doomed.effects).admit(single("a"))).rejects.toThrow(/died|dead/);
     expect(doomed.done.at(-1)).toBe("putOnce");
     const other = await open(line).admit(single("b"));
@@ -443,12 +446,73 @@ describe("a job of the inputs queue", () => {
   });
 });
 
-test("inputs that were admitted aren't admitted again by a Redis that has forgotten them", async ({ line }) => {
-  await line.clear();
-  await open(line).admit(single("one"));
-  const before = Object.keys(await objectsIn(line.bucket));
-  await line.redis.flushall();
-  await expect(open(line).admit(single("one"))).rejects.toThrow(BatchForgotten);
-  await expect(open(line).admit(single("two"))).rejects.toThrow(/pay twice/);
-  expect(Object.keys(await objectsIn(line.bucket))).toEqual(before);
+describe("an admission that lives while Redis", () => {
+  const statesIn = async (line: Line, batch: BatchId) => {
+    const { batch: of } = (await line.ledger.standing(ACCOUNT, batch)) ?? raise("Redis knows no such batch");
+    return (await line.ledger.readStates(ACCOUNT, batch, 0, of.items)).map(({ state }) => state);
+  };
+
+  test("is emptied puts its batch back, and goes on behind what the bucket has", async ({ line }) => {
+    await line.clear();
+    const server = open(line);
+    const first = await server.admit(single("one"));
+    const batch = batchOf(first);
+    await server.admit(anonymous("two"));
+    await noteWindow(line.bucket, batch, { first: 0, last: 0, notedAtMs: NOON });
+    line.clock.forward(MINUTE);
+    await line.redis.flushall();
+
+    const third = await server.admit(single("three"));
+    expect(parseItemId(third)).toEqual({ batch, index: 2 });
+    await expectWhole(line, batch);
+    expect(await statesIn(line, batch), "only the first was given out").toEqual(["unclear", "waiting", "waiting"]);
+    expect(await server.admit(single("one"))).toBe(first);
+    expect(await open(line).admit(single("three"))).toBe(third);
+    await expectWhole(line, batch);
+    expect(await line.ledger.unfedBatches(ACCOUNT, 10)).toEqual([batch]);
+  });
+
+  test("is emptied before the first part of a batch is published leaves no half of a batch", async ({ line }) => {
+    await line.clear();
+    const { bucket, ledger, queues, clock } = line;
+    let emptied = false;
+    const publishPart: typeof ledger.publishPart = async (...part) => {
+      if (!emptied) await line.redis.flushall();
+      emptied = true;
+      return ledger.publishPart(...part);
+    };
+    const { item } = await openAdmission({ bucket, ledger: { ...ledger, publishPart }, queues, clock }).admit(
+      single("a"),
+    );
+    await expectWhole(line, batchOf(item));
+    expect(await statesIn(line, batchOf(item))).toEqual(["waiting"]);
+  });
+
+  test("loses its last moments publishes the parts that were lost, and goes on behind them", async ({ line }) => {
+    await line.clear();
+    const server = open(line);
+    const batch = batchOf(await server.admit(single("one")));
+    const restore = await remember(line);
+    await server.admit(single("two"));
+    await server.admit(anonymous("three"));
+    await restore();
+    expect((await line.ledger.standing(ACCOUNT, batch))?.batch.items).toBe(1);
+
+    expect(parseItemId(await server.admit(single("four")))).toEqual({ batch, index: 3 });
+    await expectWhole(line, batch);
+    await restore();
+    expect(parseItemId(await open(line).admit(single("two"))), "asked again, it is published").toEqual({
+      batch,
+      index: 1,
+    });
+    expect((await line.ledger.standing(ACCOUNT, batch))?.batch.items).toBeGreaterThan(1);
+    await restore();
+    const items = await Promise.all([server, open(line)].map((one, n) => one.admit(anonymous(`at once ${n}`))));
+    expect(new Set(items.map((item) => parseItemId(item)?.index))).toEqual(new Set([4, 5]));
+    await expectWhole(line, batch);
+  });
 });
+
+function raise(message: string): never {
+  throw new Error(message);
+}

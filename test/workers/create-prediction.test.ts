@@ -94,6 +94,7 @@ function depsOf({ line, provider }: World): CreateDeps {
     move: ledger.move,
     withdraw: (ref, row, why) => withdrawItem(ref, row, why, { bucket, ledger, queues, clock }),
     provider,
+    webhookFor: () => null,
     pauseAccount: async (reason) => {
       await ledger.pauseAccount(ACCOUNT, reason);
     },

@@ -1,6 +1,6 @@
 import { describe, expect } from "vitest";
 import { placeItems } from "../../src/batches/place-items.ts";
-import { noteWindow } from "../../src/bucket/records.ts";
+import { noteWindow } from "../../src/bucket/window-notes.ts";
 import { createQueueDepth } from "../../src/core/feeding.ts";
 import { type AttemptRef, type BatchId, parseErrandId, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
@@ -18,6 +18,8 @@ function depsOf(line: Line, createsPerMinute = RATE): FeedDeps {
   const { bucket, ledger, queues, clock } = line;
   return {
     createsPerMinute,
+    windowRows: 2_000,
+    reopen: async () => undefined,
     pausedReason: ledger.pausedReason,
     createBacklog: queues.createBacklog,
     savingBacklog: queues.savingBacklog,
@@ -25,7 +27,11 @@ function depsOf(line: Line, createsPerMinute = RATE): FeedDeps {
     standing: ledger.standing,
     returnedRows: ledger.returnedRows,
     placeRows: (account, batch, index, count) => placeItems({ bucket, ledger }, account, batch, index, count),
-    noteWindow: (batch, window) => noteWindow(bucket, batch, window, clock()),
+    async noteWindow(batch, window) {
+      const noted = await noteWindow(bucket, batch.id, { ...window, notedAtMs: clock() });
+      await ledger.noteWindow(batch, noted.last + 1);
+      return noted.last;
+    },
     enqueueCreates: queues.create,
     advance: ledger.advance,
     cancelingBatches: ledger.cancelingBatches,

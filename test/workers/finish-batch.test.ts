@@ -32,6 +32,7 @@ async function endItem(line: Line, ref: AttemptRef, ending: Ending): Promise<voi
     predictionId: null,
     claimedAtMs: NOON,
     recordedAtMs: NOON,
+    earlier: [],
     ending,
   });
   await writeReceipt(line.bucket, ref, receipt);

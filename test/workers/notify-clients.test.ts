@@ -8,7 +8,7 @@ import { type FoundItem, findItem } from "../../src/batches/find-item.ts";
 import { withdrawItem } from "../../src/batches/withdraw-item.ts";
 import { parseHostRule } from "../../src/bucket/addresses.ts";
 import { keepEnding, readEnding } from "../../src/bucket/endings.ts";
-import { readReceipt, writeReceipt } from "../../src/bucket/records.ts";
+import { readEarlierAttempts, readReceipt, writeReceipt } from "../../src/bucket/records.ts";
 import { readConfig } from "../../src/config.ts";
 import {
   type AttemptRef,
@@ -91,11 +91,13 @@ async function end(world: World, ending: Ending): Promise<void> {
     readItem: ledger.readItem,
     readEnding: (ref, kept) => readEnding(bucket, ref, kept),
     readReceipt: (ref) => readReceipt(bucket, ref),
+    readEarlierAttempts: (ref) => readEarlierAttempts(bucket, ref),
     writeReceipt: (ref, receipt) => writeReceipt(bucket, ref, receipt),
     move: ledger.move,
     reply: queues.reply,
     enqueueNotify: queues.notify,
     enqueueFinish: ({ account, batch }) => queues.finish(account, batch),
+    wakeFeed: ({ account }) => queues.wakeFeed(account),
     clock,
   });
 }

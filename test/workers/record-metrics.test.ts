@@ -1,13 +1,15 @@
 import { describe, expect } from "vitest";
+import { submitBatch } from "../../src/batches/submit-batch.ts";
 import { keepEnding, readEnding } from "../../src/bucket/endings.ts";
-import { readReceipt, writeReceipt } from "../../src/bucket/records.ts";
-import { type AttemptRef, itemId, notifyJobId, OBJECT_KEYS, QUEUE_NAMES } from "../../src/core/naming.ts";
+import { readEarlierAttempts, readReceipt, writeReceipt } from "../../src/bucket/records.ts";
+import { type AttemptRef, errandId, itemId, notifyJobId, OBJECT_KEYS, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
 import { answerOf, type CopiedFile, type Ending, type ResultLine } from "../../src/core/receipt.ts";
 import { MINUTE } from "../../src/core/time.ts";
 import { type RecordDeps, recordMetrics } from "../../workers/record-metrics.ts";
 import { everyCrash } from "../support/crash.ts";
-import { ACCOUNT, type Line, NOON, predictionOf, test } from "../support/stages.ts";
+import { failedByProvider, feed, statesOf } from "../support/life.ts";
+import { ACCOUNT, ADMITTING, type Line, MODEL, NOON, predictionOf, test } from "../support/stages.ts";
 
 const FILE = "https://replicate.delivery/a/out.png";
 const COPIED: CopiedFile = {
@@ -62,11 +64,13 @@ function depsOf({ line }: World): RecordDeps {
     readItem: ledger.readItem,
     readEnding: (ref, kept) => readEnding(bucket, ref, kept),
     readReceipt: (ref) => readReceipt(bucket, ref),
+    readEarlierAttempts: (ref) => readEarlierAttempts(bucket, ref),
     writeReceipt: (ref, receipt) => writeReceipt(bucket, ref, receipt),
     move: ledger.move,
     reply: queues.reply,
     enqueueNotify: queues.notify,
     enqueueFinish: (ref) => queues.finish(ref.account, ref.batch),
+    wakeFeed: ({ account }) => queues.wakeFeed(account),
     clock,
   };
 }
@@ -256,5 +260,138 @@ describe("killed after any effect and run again twice,", () => {
     expect(Object.keys(undisturbed.errands).toSorted()).toEqual(
       [QUEUE_NAMES.feed, QUEUE_NAMES.finish, REPLIES, ...(webhookEvents === "" ? [] : [QUEUE_NAMES.notify])].toSorted(),
     );
+  });
+});
+
+describe("what the provider itself failed", () => {
+  const INTERRUPTED = "Prediction interrupted; please retry (code: PA)";
+  const RETRYING = { replyTo: REPLIES, webhookEvents: "completed" };
+
+  /** One item, of a batch whose people allowed so many more attempts. */
+  async function openRetrying(line: Line, ending: Ending, retryFailed = 1): Promise<World> {
+    await line.clear();
+    async function* rows() {
+      yield { line: 1, row: { input: { prompt: "a fox" }, target: MODEL } };
+    }
+    const options = { name: "b", tenant: "default", account: ADMITTING, retryFailed };
+    const { batch } = await submitBatch(rows(), options, line);
+    const world = { line, ref: { account: ACCOUNT, batch, index: 0, attempt: 1 } };
+    await feed(line);
+    await bring(world, ending);
+    return world;
+  }
+
+  async function bring({ line, ref }: World, ending: Ending): Promise<void> {
+    const set = { reply_to: RETRYING.replyTo, webhook_events: RETRYING.webhookEvents };
+    await line.ledger.move(ref, "claim", { nowMs: NOON, nonce: "n", set });
+    const kept = { nowMs: NOON, set: { ending: await keepEnding(line.bucket, ref, ending) } };
+    if (ending.answer === null) {
+      await line.ledger.move(ref, "refuse", kept);
+      return;
+    }
+    const id = predictionId(`p${ref.attempt}`);
+    await line.ledger.move(ref, "bind", { nowMs: NOON, predictionId: id });
+    await line.ledger.move(ref, "conclude", kept);
+  }
+
+  const next = ({ line, ref }: World): World => ({ line, ref: { ...ref, attempt: ref.attempt + 1 } });
+  const told = async ({ line }: World) => ({
+    replies: (await line.jobs(REPLIES)).length,
+    calls: (await line.jobs(QUEUE_NAMES.notify)).length,
+    finishes: (await line.jobs(QUEUE_NAMES.finish)).length,
+  });
+
+  test.for([
+    null,
+    "",
+    "E1000: unknown error",
+    "E6716: start timeout",
+    "E8367: prediction stopped",
+    "E8765: health check failed",
+    INTERRUPTED,
+    "the model is at capacity",
+  ])("with the words %o is bought again, and nobody is told before the end", async (error, { line }) => {
+    const world = await openRetrying(line, failedByProvider(error));
+    const { batch } = world.ref;
+    expect(await run(world)).toEqual({ kind: "done" });
+    expect(await statesOf(line, batch)).toEqual(["2 waiting"]);
+    expect(await told(world)).toEqual({ replies: 0, calls: 0, finishes: 0 });
+    expect(await readReceipt(line.bucket, world.ref)).toMatchObject({ status: "failed", prediction_id: "p1" });
+    expect(await line.ledger.failuresOf(ACCOUNT, batch), "the item hasn't failed").toEqual([]);
+    await feed(line);
+    const fed = (await line.jobs(QUEUE_NAMES.create(ACCOUNT))).map(({ id }) => id);
+    expect(fed).toContain(errandId({ ...world.ref, attempt: 2 }));
+
+    await bring(next(world), SAVED);
+    await run(next(world));
+    await run(world);
+    expect(await told(world)).toEqual({ replies: 1, calls: 1, finishes: 1 });
+    const [reply] = await line.jobs(REPLIES);
+    expect(reply?.data).toMatchObject({
+      status: "saved",
+      attempts: [
+        { attempt: 1, status: "failed", prediction_id: "p1" },
+        { attempt: 2, status: "saved", prediction_id: "p2" },
+      ],
+    });
+    expect((await line.ledger.standing(ACCOUNT, batch))?.sums.predict_time_ms, "both were billed").toBe(3_235n);
+  });
+
+  test("once too often is a failed item, with all its attempts", async ({ line }) => {
+    const world = await openRetrying(line, failedByProvider(INTERRUPTED), 2);
+    await run(world);
+    for (const again of [next(world), next(next(world))]) {
+      await bring(again, failedByProvider(INTERRUPTED));
+      await run(again);
+    }
+    expect(await statesOf(line, world.ref.batch)).toEqual(["3 failed"]);
+    expect(await told(world)).toEqual({ replies: 1, calls: 1, finishes: 1 });
+    expect((await readReceipt(line.bucket, next(next(world)).ref))?.attempts).toHaveLength(3);
+    expect(await line.ledger.failuresOf(ACCOUNT, world.ref.batch)).toMatchObject([{ count: 1 }]);
+  });
+
+  const ended = (status: "failed" | "canceled" | "aborted", error: string | null): Ending => {
+    const end = status === "failed" ? "failed" : "canceled";
+    return { end, error: null, answer: answerOf(predictionOf("p1", { status, error })), copied: [] };
+  };
+
+  test.for<readonly [string, Ending, number]>([
+    ["unasked", failedByProvider(INTERRUPTED), 0],
+    ["where the model failed", ended("failed", "NSFW content detected"), 3],
+    ["where the input was refused", FAILED, 3],
+    ["where it was canceled", ended("canceled", null), 3],
+    ["where it was aborted", ended("aborted", null), 3],
+    ["where its files couldn't be had", { ...SAVED, end: "failed", error: "its output expired" }, 3],
+  ])("isn't bought again %s", async ([, ending, retryFailed], { line }) => {
+    const world = await openRetrying(line, ending, retryFailed);
+    await run(world);
+    expect(await statesOf(line, world.ref.batch)).toEqual([`1 ${ending.end}`]);
+    expect(await told(world)).toEqual({ replies: 1, calls: 1, finishes: 1 });
+  });
+
+  test("isn't bought again where a person canceled it meanwhile, alone or with its batch", async ({ line }) => {
+    const alone = await openRetrying(line, failedByProvider(INTERRUPTED));
+    await line.ledger.markItem(alone.ref, "cancel");
+    await run(alone);
+    expect(await statesOf(line, alone.ref.batch)).toEqual(["1 failed"]);
+    const whole = await openRetrying(line, failedByProvider(INTERRUPTED));
+    await line.ledger.cancelBatch({ id: whole.ref.batch, account: ACCOUNT }, NOON);
+    await run(whole);
+    expect(await statesOf(line, whole.ref.batch)).toEqual(["1 failed"]);
+  });
+
+  test("is opened again once, whenever its record dies", async ({ line }) => {
+    const { undisturbed, crashes } = await everyCrash({
+      open: () => openRetrying(line, failedByProvider(INTERRUPTED), 5),
+      run: (world, wrap) => run(world, wrap(depsOf(world))),
+      look: async (world) => ({
+        ...(await line.look()),
+        states: await statesOf(line, world.ref.batch),
+        told: await told(world),
+      }),
+    });
+    expect(undisturbed).toMatchObject({ states: ["2 waiting"], told: { replies: 0, calls: 0, finishes: 0 } });
+    expect(crashes.map(({ diedAfter }) => diedAfter)).toContain("move");
+    for (const { diedAfter, seen } of crashes) expect(seen, `died after ${diedAfter}`).toEqual(undisturbed);
   });
 });

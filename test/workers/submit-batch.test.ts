@@ -1,12 +1,11 @@
 import { describe, expect } from "vitest";
-import { BatchForgotten } from "../../src/batches/forgotten-batch.ts";
 import { BadRows, type BatchOptions, checkRows, type RowReading, submitBatch } from "../../src/batches/submit-batch.ts";
 import { parseRow } from "../../src/bucket/input-parts.ts";
-import { noteWindow } from "../../src/bucket/records.ts";
+import { noteWindow } from "../../src/bucket/window-notes.ts";
 import { OBJECT_KEYS, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { HOUR } from "../../src/core/time.ts";
 import { everyCrash } from "../support/crash.ts";
-import { ACCOUNT, ADMITTING, type Line, linesOf, MODEL, objectsIn, test } from "../support/stages.ts";
+import { ACCOUNT, ADMITTING, type Line, linesOf, MODEL, NOON, objectsIn, test } from "../support/stages.ts";
 
 const OPTIONS: BatchOptions = { name: "prompts", tenant: "default", account: ADMITTING };
 
@@ -79,7 +78,7 @@ describe("bad rows", () => {
       (thrown: unknown) => thrown,
     );
     expect(await objectsIn(line.bucket), "nothing in the bucket").toEqual({});
-    expect(await line.redis.dbsize(), "nothing in Redis").toBe(0);
+    expect(await line.redis.keys("*batch*"), "nothing in Redis").toEqual([]);
     if (!(error instanceof BadRows)) throw new Error(`not refused, but ${String(error)}`);
     expect(await checkRows(reading(rows), options).catch((thrown: unknown) => thrown)).toEqual(error);
     return error;
@@ -125,7 +124,7 @@ test("a check counts the rows and writes nothing", async ({ line }) => {
   await line.clear();
   expect(await checkRows(reading(goodRows(7)), OPTIONS)).toBe(7);
   expect(await checkRows(reading(goodRows(7)), { ...OPTIONS, limit: 2 })).toBe(2);
-  expect(await line.redis.dbsize()).toBe(0);
+  expect(await line.redis.keys("*batch*")).toEqual([]);
 });
 
 test("killed after any effect and submitted again twice, a batch is as if nothing had happened", async ({ line }) => {
@@ -135,8 +134,13 @@ test("killed after any effect and submitted again twice, a batch is as if nothin
       const { bucket, ledger, queues, clock } = line;
       return submitBatch(reading(goodRows(20)), OPTIONS, wrap({ bucket, ledger, queues, clock }));
     },
-    look: () => line.look(),
+    look: async () => {
+      const { objects, errands } = await line.look();
+      const [batch] = await line.ledger.unfedBatches(ACCOUNT, 10);
+      return { objects, errands, standing: batch === undefined ? null : await line.ledger.standing(ACCOUNT, batch) };
+    },
   });
+  expect(undisturbed.standing?.counts.waiting).toBe(20);
   expect(crashes.map(({ diedAfter }) => diedAfter)).toEqual([
     "get",
     "putStream",
@@ -148,17 +152,47 @@ test("killed after any effect and submitted again twice, a batch is as if nothin
   for (const { diedAfter, seen } of crashes) expect(seen, `died after ${diedAfter}`).toEqual(undisturbed);
 });
 
-test("a batch that was fed isn't opened again for a Redis that has forgotten it; one that wasn't is", async ({
+test("a batch that Redis has forgotten is put back as it was: what was given out may have been bought", async ({
   line,
 }) => {
   await line.clear();
-  const { batch } = await submit(line, goodRows(3));
+  const { batch } = await submit(line, goodRows(5));
+  line.clock.forward(HOUR);
+  const states = async () => (await line.ledger.readStates(ACCOUNT, batch, 0, 5)).map(({ state }) => state);
   await line.redis.flushall();
-  expect(await submit(line, goodRows(3))).toEqual({ batch, items: 3, fresh: false });
+  expect(await submit(line, goodRows(5))).toEqual({ batch, items: 5, fresh: false });
+  expect(await states()).toEqual(["waiting", "waiting", "waiting", "waiting", "waiting"]);
+  expect(await line.ledger.standing(ACCOUNT, batch)).toMatchObject({
+    batch: { name: "prompts", openedAtMs: NOON },
+    cursor: 0,
+  });
 
-  await noteWindow(line.bucket, batch, { n: 0, first: 0, last: 2 }, line.clock());
+  await noteWindow(line.bucket, batch, { first: 0, last: 2, notedAtMs: NOON });
   await line.redis.flushall();
-  await expect(submit(line, goodRows(3))).rejects.toThrow(BatchForgotten);
-  expect(await line.redis.keys("*")).toEqual([]);
-  expect((await submit(line, goodRows(3), { ...OPTIONS, again: true })).batch).not.toBe(batch);
+  expect(await submit(line, goodRows(5))).toEqual({ batch, items: 5, fresh: false });
+  expect(await states()).toEqual(["unclear", "unclear", "unclear", "waiting", "waiting"]);
+  const intents = await line.ledger.intents(ACCOUNT, "unclear", 10);
+  expect(intents.map(({ fromMs, toMs }) => [fromMs, toMs])).toEqual([1, 2, 3].map(() => [NOON, NOON + HOUR]));
+  expect(await line.ledger.unfedBatches(ACCOUNT, 10)).toEqual([batch]);
+  expect(await line.ledger.listBatches(10)).toEqual([batch]);
+  expect(await line.ledger.accountOf(batch)).toBe(ACCOUNT);
+  expect((await submit(line, goodRows(5), { ...OPTIONS, again: true })).batch).not.toBe(batch);
+});
+
+test("killed after any effect and submitted again twice, a forgotten batch is put back whole", async ({ line }) => {
+  const { undisturbed, crashes } = await everyCrash({
+    open: async () => {
+      await line.clear();
+      const { batch } = await submit(line, goodRows(20));
+      await noteWindow(line.bucket, batch, { first: 0, last: 9, notedAtMs: NOON });
+      await line.redis.flushall();
+    },
+    run: (_nothing, wrap) => {
+      const { bucket, ledger, queues, clock } = line;
+      return submitBatch(reading(goodRows(20)), OPTIONS, wrap({ bucket, ledger, queues, clock }));
+    },
+    look: () => line.look(),
+  });
+  expect(crashes.map(({ diedAfter }) => diedAfter)).toContain("restoreBatch");
+  for (const { diedAfter, seen } of crashes) expect(seen, `died after ${diedAfter}`).toEqual(undisturbed);
 });

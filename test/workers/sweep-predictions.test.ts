@@ -40,8 +40,7 @@ function ref({ batch }: World, index: number): AttemptRef {
 /** A request that was sent at noon, and never answered. */
 async function sendUnanswered(world: World, index: number): Promise<void> {
   const { ledger, clock } = world.line;
-  const digest = PROMPTS[index] ?? "";
-  await ledger.move(ref(world, index), "claim", { nowMs: clock(), nonce: `nonce-${index}`, set: { digest } });
+  await ledger.move(ref(world, index), "claim", { nowMs: clock(), nonce: `nonce-${index}` });
 }
 
 async function makeUnclear(world: World, ...indexes: readonly number[]): Promise<void> {

@@ -1,0 +1,52 @@
+/** Gives an open item's attempt the errand that its state implies: the keeper's remedy for what was dropped. */
+
+import type { Bucket } from "../bucket/bucket.ts";
+import type { Errand } from "../core/keeping.ts";
+import { type AttemptRef, errandId } from "../core/naming.ts";
+import { OUTPUT_LIFETIME_MS } from "../core/polling.ts";
+import { predictionId } from "../core/prediction.ts";
+import type { Ledger, OpenItemFields } from "../ledger/ledger.ts";
+import type { Queues } from "../queues/enqueue.ts";
+import { copyQueue, createQueue, followQueue, recordQueue } from "../queues/queues.ts";
+import { placeItems } from "./place-items.ts";
+
+export type GiveErrandDeps = {
+  readonly bucket: Bucket;
+  readonly ledger: Pick<Ledger, "partOf" | "standing">;
+  readonly queues: Pick<Queues, "retryFailed" | "create" | "follow" | "copy" | "record">;
+};
+
+/** A failed one its tries, a missing one itself; one that is there stays as it is. */
+export async function giveErrand(
+  ref: AttemptRef,
+  errand: Errand,
+  fields: Partial<OpenItemFields>,
+  { bucket, ledger, queues }: GiveErrandDeps,
+): Promise<void> {
+  const id = errandId(ref);
+  const startedAtMs = fields.intent_at === undefined ? Date.now() : Number(fields.intent_at);
+  switch (errand) {
+    case "create": {
+      if (await queues.retryFailed(createQueue(ref.account).name, id)) return;
+      const [place] = await placeItems({ bucket, ledger }, ref.account, ref.batch, ref.index, 1);
+      const kind = (await ledger.standing(ref.account, ref.batch))?.batch.kind;
+      if (place !== undefined && kind !== undefined) await queues.create([{ ...ref, place }], kind);
+      return;
+    }
+    case "follow": {
+      if (await queues.retryFailed(followQueue(ref.account).name, id)) return;
+      if (fields.prediction_id === undefined) throw new Error(`${id} is running, but Redis holds no prediction for it`);
+      const deadlineAtMs = fields.deadline_at === undefined ? null : Number(fields.deadline_at);
+      await queues.follow(ref, { id: predictionId(fields.prediction_id), startedAtMs, deadlineAtMs }, 0);
+      return;
+    }
+    case "copy":
+      if (!(await queues.retryFailed(copyQueue.name, id))) await queues.copy(ref, startedAtMs + OUTPUT_LIFETIME_MS);
+      return;
+    case "record":
+      if (!(await queues.retryFailed(recordQueue.name, id))) await queues.record(ref);
+      return;
+    default:
+      errand satisfies never;
+  }
+}

@@ -1,0 +1,328 @@
+/**
+ * Opens an account on a Redis that isn't the one it was open on: another process, which may have lost the last writes, or
+ * one whose data are gone. Until that is done no item of the account is claimed (`ledger/move.lua`).
+ *
+ * The bucket says what Redis may not know: batches, parts, windows of rows that were given out, acts and receipts. What may
+ * have been bought since Redis's last sure word and has no receipt is unclear over that whole time, and the account's
+ * sweep looks for it. Order of effects: the note of the new Redis, batch by batch what it lacks, and last that the account
+ * is open. Doing any of it again changes nothing; dying in between means that it is done again from the start.
+ */
+
+import { readBatchActs } from "../bucket/acts.ts";
+import type { Bucket } from "../bucket/bucket.ts";
+import { readRow } from "../bucket/input-parts.ts";
+import { listBatchIds } from "../bucket/list-batches.ts";
+import { readBatch, readManifest, readReceipt } from "../bucket/records.ts";
+import { noteRedis } from "../bucket/redis-notes.ts";
+import { readWindow, readWindows, windowAt } from "../bucket/window-notes.ts";
+import type { Batch } from "../core/batch.ts";
+import { failureGroup } from "../core/failing.ts";
+import { type ItemByte, isEnd } from "../core/item.ts";
+import type { AccountName, AttemptRef } from "../core/naming.ts";
+import { predictionId } from "../core/prediction.ts";
+import { DEFAULT_SWEEP_POLICY } from "../core/sweeping.ts";
+import { DAY } from "../core/time.ts";
+import type { BatchStanding, CancelWalk, Ledger, LostSpan, RedisIdentity } from "../ledger/ledger.ts";
+import type { Queues } from "../queues/enqueue.ts";
+import { completeParts } from "./complete-part.ts";
+import { type Acted, judgeActs } from "./judge-acts.ts";
+import { placeItems } from "./place-items.ts";
+import { rebuildBatch } from "./rebuild-batch.ts";
+import { CANCELED_BY_A_PERSON, withdrawItem } from "./withdraw-item.ts";
+
+export type ReopenDeps = {
+  readonly bucket: Bucket;
+  readonly ledger: Pick<
+    Ledger,
+    | "readIdentity"
+    | "opening"
+    | "noteOpened"
+    | "standing"
+    | "restoreBatch"
+    | "publishPart"
+    | "doubtLost"
+    | "readStates"
+    | "move"
+    | "markItem"
+    | "redrive"
+    | "partOf"
+    | "pauseBatch"
+    | "resumeBatch"
+    | "cancelBatch"
+    | "walkCancel"
+  >;
+  readonly queues: Pick<Queues, "record" | "notify" | "reply" | "finish">;
+  /** A Redis that syncs every write, and whose data nobody else touches, comes back from a restart with all of them. */
+  readonly restartLosesNothing: boolean;
+  /** After each batch that was put right. */
+  readonly tell: (batch: ReopenedBatch) => void;
+  readonly clock: () => number;
+};
+
+export type ReopenedBatch = {
+  readonly batch: Batch;
+  /** `rebuilt`: Redis didn't know it. */
+  readonly how: "rebuilt" | "revised";
+  /** Items that may have been bought, and that nobody knows of. */
+  readonly unclear: number;
+};
+
+export type Reopened = {
+  readonly batches: number;
+  readonly rebuilt: number;
+  readonly unclear: number;
+};
+
+/** A finished batch isn't brought back to Redis after so long. */
+const KEPT_FOR_MS = 7 * DAY;
+const STRETCH = 65_536;
+const SLICE = 500;
+/** Items of a canceled batch in one script, as the feed walks them. */
+const WALKED_AT_ONCE = 2_000;
+const READS_AT_ONCE = 32;
+
+/** Null: it is open on this Redis, and nothing was to be done. */
+export async function reopenAccount(account: AccountName, deps: ReopenDeps): Promise<Reopened | null> {
+  const { bucket, ledger } = deps;
+  const [identity, opening] = await Promise.all([ledger.readIdentity(account), ledger.opening(account)]);
+  if (opening.on === identity) return null;
+  if (opening.on !== null && deps.restartLosesNothing && dataOf(opening.on) === dataOf(identity)) {
+    await ledger.noteOpened(account, identity, null);
+    return null;
+  }
+
+  const notedAtMs = await noteRedis(bucket, account, identity, deps.clock());
+  const done = { batches: 0, rebuilt: 0, unclear: 0 };
+  for await (const id of listBatchIds(bucket)) {
+    const batch = await readBatch(bucket, id);
+    if (batch === null || batch.account !== account) continue;
+    const reopened = await reopenBatch(batch, { fromMs: opening.lastClaimMs, byMs: notedAtMs }, deps);
+    if (reopened === null) continue;
+    done.batches += 1;
+    done.rebuilt += reopened.how === "rebuilt" ? 1 : 0;
+    done.unclear += reopened.unclear;
+    deps.tell(reopened);
+  }
+  const hadNothing = opening.on === null && done.batches === 0;
+  const lost: LostSpan = { fromMs: opening.lastClaimMs ?? notedAtMs, toMs: notedAtMs };
+  await ledger.noteOpened(account, identity, hadNothing ? null : lost);
+  return done;
+}
+
+/** The mark of its data, without the process's. */
+function dataOf(identity: RedisIdentity): string {
+  return identity.slice(identity.indexOf("/") + 1);
+}
+
+/** Null: there was nothing to do. */
+async function reopenBatch(
+  batch: Batch,
+  lost: { readonly fromMs: number | null; readonly byMs: number },
+  deps: ReopenDeps,
+): Promise<ReopenedBatch | null> {
+  const { bucket, ledger } = deps;
+  const standing = await ledger.standing(batch.account, batch.id);
+  if (standing === null) {
+    const manifest = await readManifest(bucket, batch.id);
+    if (manifest !== null && Date.parse(manifest.finished_at) < deps.clock() - KEPT_FOR_MS) return null;
+    const { unclear, canceled } = await rebuildBatch(batch, lost.byMs, deps);
+    for (const index of canceled) await endCanceled(batch, index, deps);
+    return { batch, how: "rebuilt", unclear };
+  }
+  const fromMs = Math.max(lost.fromMs ?? batch.openedAtMs, batch.openedAtMs);
+  const span = { fromMs: Math.min(fromMs, lost.byMs), toMs: lost.byMs };
+  const unclear = await reviseBatch(standing, span, deps);
+  return { batch, how: "revised", unclear };
+}
+
+/** Redis knows the batch, but may have lost its last moments. Answers how many of its items are unclear for it. */
+async function reviseBatch(standing: BatchStanding, lost: LostSpan, deps: ReopenDeps): Promise<number> {
+  const acted = judgeActs(await readBatchActs(deps.bucket, standing.batch.id));
+  await reviseHolds(standing, acted, deps);
+  await redriveLost(standing.batch, acted, lost, deps);
+
+  const late = await publishLostParts(standing, lost, deps);
+  const now = (await deps.ledger.standing(standing.batch.account, standing.batch.id)) ?? standing;
+  const fed = Math.min(await fedByNotes(now, deps), now.batch.items);
+  const given = { fed, cursor: Math.min(fed, ...late) };
+  let unclear = 0;
+  for (let start = 0; start < fed; start += STRETCH) {
+    const length = Math.min(STRETCH, fed - start);
+    const states = await deps.ledger.readStates(now.batch.account, now.batch.id, start, length);
+    const open = states.flatMap((item, at) => (mayBeBought(item) && !late.has(start + at) ? [start + at] : []));
+    for (let at = 0; at < open.length; at += SLICE) {
+      const slice = open.slice(at, at + SLICE).map((index) => refOf(now.batch, index, states[index - start]));
+      unclear += await reviseSlice(now.batch, given, slice, acted, lost, deps);
+    }
+  }
+  // Their rows are given out again by their index, wherever the cursor stands.
+  for (const index of [...acted.redriven.keys()].filter((one) => one >= fed)) {
+    const [item] = await deps.ledger.readStates(now.batch.account, now.batch.id, index, 1);
+    if (item === undefined || !mayBeBought(item)) continue;
+    unclear += await reviseSlice(now.batch, given, [refOf(now.batch, index, item)], acted, lost, deps);
+  }
+  for (const index of acted.canceled) await endCanceled(now.batch, index, deps);
+  return unclear;
+}
+
+function mayBeBought({ state }: ItemByte): boolean {
+  return state === "waiting" || state === "claimed" || state === "unclear";
+}
+
+function refOf({ account, id }: Batch, index: number, item: ItemByte | undefined): AttemptRef {
+  return { account, batch: id, index, attempt: item?.attempt ?? 1 };
+}
+
+/** What has a receipt is recorded by it; the rest is unclear. */
+async function reviseSlice(
+  batch: Batch,
+  given: { readonly fed: number; readonly cursor: number },
+  refs: readonly AttemptRef[],
+  acted: Acted,
+  lost: LostSpan,
+  deps: ReopenDeps,
+): Promise<number> {
+  const unknown: number[] = [];
+  for (let at = 0; at < refs.length; at += READS_AT_ONCE) {
+    const found = await Promise.all(
+      refs.slice(at, at + READS_AT_ONCE).map(async (ref) => ({ ref, receipt: await readReceipt(deps.bucket, ref) })),
+    );
+    for (const { ref, receipt } of found) {
+      if (receipt === null) unknown.push(ref.index);
+      else await recall(ref, receipt.prediction_id, acted.redriven.get(ref.index), deps);
+    }
+  }
+  return doubt(batch, given, unknown, lost, deps);
+}
+
+/** Each since the last claim that Redis knows of, or since it was given out, or came, if that was later. */
+async function doubt(
+  batch: Batch,
+  given: { readonly fed: number; readonly cursor: number },
+  indexes: readonly number[],
+  lost: LostSpan,
+  deps: ReopenDeps,
+): Promise<number> {
+  const windows = indexes.length === 0 ? [] : await readWindows(deps.bucket, batch.id);
+  const sinceMs = new Map<number, number>();
+  for (let at = 0; at < indexes.length; at += READS_AT_ONCE) {
+    await Promise.all(
+      indexes.slice(at, at + READS_AT_ONCE).map(async (index) => {
+        const givenAtMs = windowAt(windows, index)?.notedAtMs ?? lost.fromMs;
+        const earliestMs = Math.max(lost.fromMs, givenAtMs, await cameAt(batch, index, deps));
+        sinceMs.set(index, Math.min(earliestMs, lost.toMs));
+      }),
+    );
+  }
+  let doubted = 0;
+  for (const [fromMs, some] of Map.groupBy(indexes, (index) => sinceMs.get(index) ?? lost.fromMs)) {
+    doubted += (await deps.ledger.doubtLost(batch, given, some, { fromMs, toMs: lost.toMs })) ?? 0;
+  }
+  return doubted;
+}
+
+/** Before it came, a single can't have been bought; rows of a file came with their batch. */
+async function cameAt(batch: Batch, index: number, { bucket, ledger }: ReopenDeps): Promise<number> {
+  if (batch.kind === "file") return batch.openedAtMs;
+  const [place] = await placeItems({ bucket, ledger }, batch.account, batch.id, index, 1);
+  const { created_at: created } = place === undefined ? {} : await readRow(bucket, batch.id, place);
+  return created === undefined ? batch.openedAtMs : Date.parse(created);
+}
+
+async function recall(
+  ref: AttemptRef,
+  prediction: string | null,
+  redriven: { readonly ended: number; readonly atMs: number } | undefined,
+  { ledger, queues, clock }: ReopenDeps,
+): Promise<void> {
+  const id = prediction === null ? null : predictionId(prediction);
+  const isRedriven = redriven !== undefined && redriven.ended === ref.attempt;
+  const options = { nowMs: clock(), ...(isRedriven && { set: { redriven: String(redriven.atMs) } }) };
+  let recalled = await ledger.move(ref, "recall", { ...options, ...(id !== null && { predictionId: id }) });
+  // A twin, or an earlier attempt, holds it by now; the receipt stands all the same.
+  if (recalled.answer === "taken") recalled = await ledger.move(ref, "recall", options);
+  if (recalled.answer !== "lost") await queues.record(ref);
+}
+
+/** Up to which row the bucket says that they were given out: windows stand one behind another. */
+async function fedByNotes({ batch, cursor, noted }: BatchStanding, { bucket }: ReopenDeps): Promise<number> {
+  let fed = Math.max(cursor, noted);
+  for (let next = fed; ; next = fed) {
+    const window = await readWindow(bucket, batch.id, next);
+    if (window === null) return fed;
+    fed = window.last + 1;
+  }
+}
+
+/** Parts that the bucket has beyond what Redis knows. Answers the rows that came too late to be bought on the lost one. */
+async function publishLostParts(
+  { batch, parts }: BatchStanding,
+  lost: LostSpan,
+  deps: ReopenDeps,
+): Promise<ReadonlySet<number>> {
+  const late = new Set<number>();
+  if (batch.kind !== "singles") return late;
+  await completeParts(deps, batch, { part: parts, first: batch.items }, ({ first }, lines) => {
+    for (const [at, { row }] of lines.entries()) {
+      if (Date.parse(row.created_at ?? "") > lost.toMs + DEFAULT_SWEEP_POLICY.skewMs) late.add(first + at);
+    }
+  });
+  return late;
+}
+
+/** As people had decided it last. */
+async function reviseHolds({ batch, ...held }: BatchStanding, acted: Acted, { ledger }: ReopenDeps): Promise<void> {
+  if (held.finishedAtMs !== null) return;
+  if (acted.canceledAtMs !== null) {
+    if (held.canceledAtMs === null) await ledger.cancelBatch(batch, acted.canceledAtMs);
+  } else if (acted.paused !== null) {
+    if (held.paused === null) await ledger.pauseBatch(batch, acted.paused);
+  } else if (held.paused !== null) {
+    await ledger.resumeBatch(batch);
+  }
+}
+
+/** Attempts that people had opened: each may have been bought since. */
+async function redriveLost(batch: Batch, acted: Acted, lost: LostSpan, deps: ReopenDeps): Promise<void> {
+  const { bucket, ledger, clock } = deps;
+  for (const [index, { ended, atMs }] of acted.redriven) {
+    const [item] = await ledger.readStates(batch.account, batch.id, index, 1);
+    if (item === undefined || item.attempt !== ended || !isEnd(item.state)) continue;
+    const since = { fromMs: Math.min(atMs, lost.toMs), toMs: lost.toMs };
+    const receipt = await readReceipt(bucket, { batch: batch.id, index, attempt: ended });
+    const failure = receipt?.status === "failed" ? { failure: failureGroup(receipt.error) } : {};
+    const redriven = [{ index, ended, lost: since, ...failure }];
+    if ((await ledger.redrive(batch, redriven, clock())) !== null) continue;
+    // The cancel that it took back had been over by then.
+    await walkToTheEnd(batch, deps);
+    await ledger.redrive(batch, redriven, clock());
+  }
+}
+
+async function walkToTheEnd({ account, id }: Batch, { ledger }: ReopenDeps): Promise<void> {
+  let from: number | null = null;
+  for (let over = false; !over; ) {
+    const walked: CancelWalk = await ledger.walkCancel(account, id, from, WALKED_AT_ONCE);
+    from = walked.next;
+    over = walked.over;
+  }
+}
+
+/**
+ * A person canceled it. What surely wasn't bought ends now; the rest is canceled by whoever comes to know what became of it.
+ * What may have been bought doesn't wait any more.
+ */
+async function endCanceled(batch: Batch, index: number, deps: ReopenDeps): Promise<void> {
+  const { bucket, ledger } = deps;
+  const [item] = await ledger.readStates(batch.account, batch.id, index, 1);
+  if (item === undefined || isEnd(item.state)) return;
+  const ref = refOf(batch, index, item);
+  if (item.state !== "waiting") {
+    await ledger.markItem(ref, "cancel");
+    return;
+  }
+  const [place] = await placeItems(deps, batch.account, batch.id, index, 1);
+  if (place === undefined) throw new Error(`item ${index} of batch ${batch.id} stands in no part of its input`);
+  const move: Ledger["move"] = (of, step, options) => ledger.move(of, step, { ...options, unbought: true });
+  await withdrawItem(ref, await readRow(bucket, batch.id, place), CANCELED_BY_A_PERSON, { ...deps, ledger: { move } });
+}

@@ -1,0 +1,57 @@
+/**
+ * Saves what was paid for and isn't saved, while the provider still has it: a new attempt that buys nothing, but carries on
+ * with the prediction of the one that ended. A person's decision, recorded in the bucket before it takes effect.
+ *
+ * If this process dies after the script, the keeper gives the attempt its errand.
+ */
+
+import { writeBatchAct } from "../bucket/acts.ts";
+import type { Bucket } from "../bucket/bucket.ts";
+import { readRow } from "../bucket/input-parts.ts";
+import { readReceipt } from "../bucket/records.ts";
+import { failureGroup } from "../core/failing.ts";
+import type { AttemptRef } from "../core/naming.ts";
+import { predictionId } from "../core/prediction.ts";
+import type { Ledger } from "../ledger/ledger.ts";
+import type { Queues } from "../queues/enqueue.ts";
+import { claimFields } from "./claim-fields.ts";
+import { placeItems } from "./place-items.ts";
+
+export type RepairDeps = {
+  readonly bucket: Bucket;
+  readonly ledger: Pick<Ledger, "redrive" | "nextAct" | "partOf">;
+  readonly queues: Pick<Queues, "follow">;
+  readonly clock: () => number;
+};
+
+/**
+ * `ended`: the item's last attempt; `startedAtMs`: when its prediction was created. Answers whether it is being saved now;
+ * false: the item stands otherwise by now.
+ */
+export async function repairItem(
+  ended: AttemptRef,
+  prediction: string,
+  startedAtMs: number,
+  deps: RepairDeps,
+): Promise<boolean> {
+  const { bucket, ledger, queues, clock } = deps;
+  const { account, batch, index, attempt } = ended;
+  const [place] = await placeItems(deps, account, batch, index, 1);
+  if (place === undefined) throw new Error(`item ${index} of batch ${batch} stands in no part of its input`);
+  const row = await readRow(bucket, batch, place);
+  const receipt = await readReceipt(bucket, ended);
+
+  const id = predictionId(prediction);
+  const nowMs = clock();
+  const act = { act: "repair" as const, items: [[index, attempt, prediction] as [number, number, string]] };
+  await writeBatchAct(bucket, batch, await ledger.nextAct({ account, id: batch }), act, nowMs);
+  const carried = {
+    index,
+    ended: attempt,
+    carry: { prediction: id, set: claimFields(row) },
+    ...(receipt?.status === "failed" && { failure: failureGroup(receipt.error) }),
+  };
+  if ((await ledger.redrive({ id: batch, account }, [carried], nowMs)) !== 1) return false;
+  await queues.follow({ ...ended, attempt: attempt + 1 }, { id, startedAtMs, deadlineAtMs: null }, 0);
+  return true;
+}

@@ -1,0 +1,82 @@
+/**
+ * A person's word on unclear items, where nobody and nothing else can tell: to buy them again, which pays twice if the
+ * first request did arrive, or to give them up. Recorded in the bucket before it takes effect.
+ *
+ * If this process dies in between, the items that were told are told, and saying it again does the rest. A prediction
+ * that comes to light later still finds its item, if that has none by then; else it is booked as a duplicate.
+ */
+
+import { has, type MultiIntegerRange } from "multi-integer-range";
+import { writeBatchAct } from "../bucket/acts.ts";
+import type { Bucket } from "../bucket/bucket.ts";
+import { keepEnding } from "../bucket/endings.ts";
+import { readRow, type StoredRow } from "../bucket/input-parts.ts";
+import type { Batch } from "../core/batch.ts";
+import type { AttemptRef } from "../core/naming.ts";
+import type { Ending } from "../core/receipt.ts";
+import type { Ledger, OpenIntent } from "../ledger/ledger.ts";
+import type { Queues } from "../queues/enqueue.ts";
+import { claimFields } from "./claim-fields.ts";
+import { placeItems } from "./place-items.ts";
+import { CANCELED_BY_A_PERSON, type WithdrawDeps, withdrawItem } from "./withdraw-item.ts";
+
+export type Resolve = "resend" | "fail";
+
+export type ResolveDeps = WithdrawDeps & {
+  readonly bucket: Bucket;
+  readonly ledger: WithdrawDeps["ledger"] & Pick<Ledger, "intents" | "nextAct" | "partOf">;
+  readonly queues: WithdrawDeps["queues"] & Pick<Queues, "wakeFeed" | "record">;
+};
+
+const GIVEN_UP = "nobody knows whether the provider accepted its request; a person gave it up";
+/** More than an account can have by its own doing: its feed halts at twenty. */
+const MAX_INTENTS = 10_000;
+
+/** `indexes`: only these. Answers how many items were told; those that were resolved meanwhile are not. */
+export async function resolveUnclearItems(
+  batch: Batch,
+  as: Resolve,
+  indexes: MultiIntegerRange | null,
+  deps: ResolveDeps,
+): Promise<number> {
+  const all = await deps.ledger.intents(batch.account, "unclear", MAX_INTENTS);
+  const intents = all.filter(
+    ({ ref }) => ref.batch === batch.id && (indexes === null || has(indexes, [[ref.index, ref.index]])),
+  );
+  if (intents.length === 0) return 0;
+
+  const items = intents.map(({ ref }) => ref.index).toSorted((a, b) => a - b);
+  const act = { act: "resolve" as const, as, items };
+  await writeBatchAct(deps.bucket, batch.id, await deps.ledger.nextAct(batch), act, deps.clock());
+
+  let told = 0;
+  for (const intent of intents) told += (await (as === "resend" ? resend : giveUp)(intent, deps)) ? 1 : 0;
+  if (as === "resend") await deps.queues.wakeFeed(batch.account);
+  return told;
+}
+
+async function resend({ ref, nonce }: OpenIntent, deps: ResolveDeps): Promise<boolean> {
+  const moved = await deps.ledger.move(ref, "giveBack", named(nonce, deps));
+  if (moved.answer === "canceled") await withdrawItem(ref, await rowOf(ref, deps), CANCELED_BY_A_PERSON, deps);
+  return moved.answer === "moved" || moved.answer === "canceled";
+}
+
+async function giveUp({ ref, nonce }: OpenIntent, deps: ResolveDeps): Promise<boolean> {
+  const ending: Ending = { end: "failed", error: GIVEN_UP, answer: null, copied: [] };
+  // What the claim had written may be lost with it.
+  const set = { ...claimFields(await rowOf(ref, deps)), ending: await keepEnding(deps.bucket, ref, ending) };
+  const moved = await deps.ledger.move(ref, "refuse", { ...named(nonce, deps), set });
+  if (moved.answer !== "lost") await deps.queues.record(ref);
+  return moved.answer === "moved";
+}
+
+async function rowOf({ account, batch, index }: AttemptRef, deps: ResolveDeps): Promise<StoredRow> {
+  const [place] = await placeItems(deps, account, batch, index, 1);
+  if (place === undefined) throw new Error(`item ${index} of batch ${batch} stands in no part of its input`);
+  return readRow(deps.bucket, batch, place);
+}
+
+/** Only if the intent that stands is the one that was looked at. */
+function named(nonce: string | null, { clock }: ResolveDeps) {
+  return { nowMs: clock(), ...(nonce !== null && { nonce }) };
+}

@@ -1,0 +1,72 @@
+/**
+ * What people decided, as objects that are numbered from 1 and never change: each is written before its decision takes
+ * effect, and read again where Redis was lost.
+ */
+
+import { z } from "zod";
+import { type AccountName, type BatchId, OBJECT_KEYS, type ObjectKey } from "../core/naming.ts";
+import type { Bucket } from "./bucket.ts";
+import { JSON_TYPE, readJson } from "./records.ts";
+
+const schema = z.discriminatedUnion("act", [
+  z.object({ act: z.literal("pause") }),
+  z.object({ act: z.literal("resume") }),
+  /** Of the batch, or of some items. */
+  z.object({ act: z.literal("cancel"), items: z.array(z.number()).optional() }),
+  /** Another attempt of each item, after the one that is named with it. */
+  z.object({ act: z.literal("redrive"), items: z.array(z.tuple([z.number(), z.number()])) }),
+  /** The same, without buying anything: the attempt carries on with the prediction that is named last. */
+  z.object({ act: z.literal("repair"), items: z.array(z.tuple([z.number(), z.number(), z.string()])) }),
+  z.object({ act: z.literal("resolve"), as: z.enum(["resend", "fail"]), items: z.array(z.number()) }),
+]);
+
+export type Act = z.infer<typeof schema>;
+
+export type DatedAct = Act & { readonly atMs: number };
+
+/** Answers the number that the act got. */
+export async function writeAccountAct(bucket: Bucket, account: AccountName, act: Act, nowMs: number): Promise<number> {
+  return appendAct(bucket, (n) => OBJECT_KEYS.accountAct(account, n), 1, act, nowMs);
+}
+
+/** `from`: a number that is probably free. Answers the one that the act got. */
+export async function writeBatchAct(
+  bucket: Bucket,
+  batch: BatchId,
+  from: number,
+  act: Act,
+  nowMs: number,
+): Promise<number> {
+  return appendAct(bucket, (n) => OBJECT_KEYS.batchAct(batch, n), from, act, nowMs);
+}
+
+/** In the order in which they were decided. */
+export async function readBatchActs(bucket: Bucket, batch: BatchId): Promise<readonly DatedAct[]> {
+  const numbers: number[] = [];
+  for await (const { key } of bucket.list(OBJECT_KEYS.batchActs(batch))) {
+    numbers.push(Number(/(\d+)\.json$/.exec(key)?.[1] ?? Number.NaN));
+  }
+  const acts: DatedAct[] = [];
+  for (const n of numbers.toSorted((a, b) => a - b)) {
+    const read = await readJson(bucket, OBJECT_KEYS.batchAct(batch, n), schema.and(z.object({ at: z.iso.datetime() })));
+    if (read !== null) acts.push({ ...read, atMs: Date.parse(read.at) });
+  }
+  return acts;
+}
+
+const MAX_ACTS = 1_000_000;
+
+async function appendAct(
+  bucket: Bucket,
+  keyOf: (n: number) => ObjectKey,
+  from: number,
+  act: Act,
+  nowMs: number,
+): Promise<number> {
+  const body = JSON.stringify({ ...act, at: new Date(nowMs).toISOString() });
+  for (let n = from; n < from + MAX_ACTS; n++) {
+    const key = keyOf(n);
+    if ((await bucket.head(key)) === null && (await bucket.putOnce(key, body, JSON_TYPE))) return n;
+  }
+  throw new Error(`no free number for ${bucket.urlOf(keyOf(from))} was found behind ${MAX_ACTS} others`);
+}
