@@ -314,6 +314,7 @@ export function sweep(services: Services, log: Logger): Consumer {
         provider: account.speak,
         noteSweep: ledger.noteSweep,
         intents: ledger.intents,
+        isOpen: ledger.isOpen,
         readRow: async ({ account: of, batch, index }) => {
           const [place] = await placeItems({ bucket, ledger }, of, batch, index, 1);
           if (place === undefined) throw new Error(`item ${index} of batch ${batch} stands in no part of its input`);

@@ -42,6 +42,8 @@ export type SweepDeps = {
     which: "unclear" | "claimed",
     limit: number,
   ) => Promise<readonly OpenIntent[]>;
+  /** Whether Redis is the one that the account's items are bought on: another may have lost which predictions are held. */
+  readonly isOpen: (account: AccountName) => Promise<boolean>;
   readonly readRow: (ref: AttemptRef) => Promise<StoredRow>;
   readonly boundAmong: (
     account: AccountName,
@@ -95,6 +97,8 @@ async function resolveByList(deps: SweepDeps, signal: AbortSignal): Promise<void
     sweep.listed.map(({ id }) => id),
     deps.clock(),
   );
+  // Asked last: what was read before was read from that Redis, or from one that had lost nothing yet.
+  if (!(await deps.isOpen(deps.account))) return;
   const swept = new Set(open.map(({ ref, nonce }) => `${errandId(ref)} ${nonce}`));
   const resolution = resolveUnclear<OpenIntent>({
     unclear: unclear.filter(({ key }) => swept.has(`${errandId(key.ref)} ${key.nonce}`)),

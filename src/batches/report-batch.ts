@@ -15,6 +15,8 @@ export type BatchReport = {
   readonly failed: number;
   readonly canceled: number;
   readonly unclear: number;
+  /** Predictions that were bought for an item which had one; each is noted beside the item's receipt. */
+  readonly duplicates: number;
   readonly account: AccountName;
   /** Why nothing more of it is bought, or null; `paused_by`: who has to let it go on. */
   readonly paused: string | null;
@@ -37,7 +39,7 @@ export async function reportBatch(
 }
 
 export function reportOf(
-  { batch, counts, sums, finishedAtMs, paused: batchPaused, canceledAtMs }: BatchStanding,
+  { batch, counts, sums, duplicates, finishedAtMs, paused: batchPaused, canceledAtMs }: BatchStanding,
   accountPaused: string | null,
 ): BatchReport {
   const progress = progressOf(counts);
@@ -55,6 +57,7 @@ export function reportOf(
     failed: progress.failed,
     canceled: progress.canceled,
     unclear: progress.unclear,
+    duplicates,
     account: batch.account,
     paused,
     paused_by: paused === null ? null : batchPaused === null ? "account" : "batch",

@@ -31,7 +31,13 @@ function endLines(bucket: Pick<Bucket, "urlOf">, report: BatchReport): readonly 
   }
   if (report.failed > 0) lines.push(`why items failed: ${OUTLAST} results ${batch}`);
   if (report.unclear > 0) {
-    lines.push(`${number(report.unclear)} unclear: nobody knows whether the provider took them; none is sent again`);
+    lines.push(
+      `${number(report.unclear)} unclear: nobody knows whether the provider took them, and none is sent again on a guess`,
+      `what is known of them: ${OUTLAST} audit ${batch}; to decide: ${OUTLAST} resolve ${batch} --resend or --fail`,
+    );
+  }
+  if (report.duplicates > 0) {
+    lines.push(`${number(report.duplicates)} predictions bought twice; to see them: ${OUTLAST} audit ${batch}`);
   }
   const pause = pauseOf(report);
   if (pause !== null && report.waiting > 0) lines.push(harmless(pause), `to let it go on: ${resumeOf(report)}`);

@@ -84,6 +84,10 @@ async function showBatch({ ledger, bucket }: CommandServices, id: string, json: 
     paused: pause === null ? null : `${harmless(pause)}; to let it go on: ${resumeOf(report)}`,
     canceled: report.canceled_at,
     items: totalsOf(report, PLAIN).replace(/ items?/, ""),
+    duplicates:
+      report.duplicates === 0
+        ? null
+        : `${number(report.duplicates)} bought twice; to see them: ${OUTLAST} audit ${report.batch}`,
     files: metrics.output_files === 0 ? null : files,
     "ran for": metrics.predict_time === 0 ? null : `${duration(metrics.predict_time * SECOND)} of predictions`,
     opened: report.opened_at,

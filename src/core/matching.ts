@@ -7,6 +7,10 @@
  * replace by copies of its own) and secrets (which it hides) are wild cards on either side. Model and version never
  * exclude: the list may show an alias.
  *
+ * Likeness proves less: what shows nothing of ours, or only a part, could be anybody's. A prediction is given to an attempt
+ * only if all of its input is shown, and equal as far as the provider can't have changed it. A stranger's identical
+ * input can't be told from ours; nothing else of a stranger's is ever taken for it.
+ *
  * Identical attempts, those of one digest, can't be told apart, and needn't be: they are resolved as a group. Nothing is
  * decided on a guess. A prediction that could be of two groups is of none, and as long as it is there neither group is
  * known to be absent.
@@ -65,7 +69,9 @@ export function resolveUnclear<Key>(evidence: Evidence<Key>): Resolution<Key> {
     // A twin's answer is still on its way, and with it one of these predictions.
     if (waiting.has(digest)) continue;
     const possible = [...candidates].filter(([, digests]) => digests.has(digest));
-    const own = possible.filter(([, digests]) => digests.size === 1).map(([prediction]) => prediction);
+    const own = possible
+      .filter(([{ input }, digests]) => digests.size === 1 && intents.some((intent) => shows(input, intent.input)))
+      .map(([prediction]) => prediction);
     const oldestFirst = intents.toSorted((a, b) => a.fromMs - b.fromMs);
     const pairs = own
       .toSorted((a, b) => a.createdAtMs - b.createdAtMs)
@@ -135,6 +141,44 @@ export function agrees(ours: unknown, listed: unknown, depth = 0): boolean {
 /** A scalar as it is compared, where it is one that can tell predictions apart; else null. */
 export function telling(value: unknown): string | null {
   return isScalar(value) && !isWild(value) ? textOf(value) : null;
+}
+
+/** Whether the listed input shows all of ours, and some of it as it was sent: then it is an input like ours. */
+export function shows(listed: unknown, ours: unknown): boolean {
+  const found = compare(ours, listed, 0);
+  return found.missing === 0 && found.equal > 0;
+}
+
+type Compared = { readonly equal: number; readonly missing: number };
+
+const NOTHING: Compared = { equal: 0, missing: 0 };
+const MISSING: Compared = { equal: 0, missing: 1 };
+
+/** Of our scalars: how many are shown as they were sent, and how many are missing or differ. A changed URL is neither. */
+function compare(ours: unknown, listed: unknown, depth: number): Compared {
+  if (depth === MAX_DEPTH) return MISSING;
+  if (isObject(ours)) {
+    if (!isObject(listed)) return Object.keys(ours).length === 0 ? NOTHING : MISSING;
+    const parts = Object.entries(ours).map(([key, value]) =>
+      compare(value, Object.hasOwn(listed, key) ? listed[key] : undefined, depth + 1),
+    );
+    return sumOf(parts);
+  }
+  if (Array.isArray(ours)) {
+    if (!Array.isArray(listed) || listed.length !== ours.length) return MISSING;
+    return sumOf(ours.map((value, at) => compare(value, listed[at], depth + 1)));
+  }
+  if (!isScalar(ours)) return NOTHING;
+  if (!isScalar(listed)) return MISSING;
+  if (sameScalar(ours, listed)) return { equal: 1, missing: 0 };
+  return isWild(ours) || isWild(listed) ? NOTHING : MISSING;
+}
+
+function sumOf(parts: readonly Compared[]): Compared {
+  return parts.reduce(
+    (sum, { equal, missing }) => ({ equal: sum.equal + equal, missing: sum.missing + missing }),
+    NOTHING,
+  );
 }
 
 type Scalar = string | number | boolean;

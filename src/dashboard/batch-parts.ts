@@ -61,7 +61,7 @@ function buttons({ batch, report, held }: BatchSight): HtmlPart {
 function notes({ sight, viewer }: BatchView): Part {
   return {
     id: "notes",
-    html: html`<div id="notes">${[pausedNote(sight, viewer), canceledNote(sight), unclearNote(sight)]}</div>`,
+    html: html`<div id="notes">${[pausedNote(sight, viewer), canceledNote(sight), unclearNote(sight), duplicatesNote(sight)]}</div>`,
   };
 }
 
@@ -83,6 +83,12 @@ function canceledNote({ report }: BatchSight): Html | null {
       ? ""
       : ` ${counted(report.in_flight, "item")} in flight ${report.in_flight === 1 ? "is" : "are"} being canceled at the provider; what succeeds anyway is kept.`;
   return html`<p class="note">Canceled ${moment(report.canceled_at)}: what waited was never bought.${rest}</p>`;
+}
+
+function duplicatesNote({ report }: BatchSight): Html | null {
+  if (report.duplicates === 0) return null;
+  const were = report.duplicates === 1 ? "prediction was" : "predictions were";
+  return html`<p class="note warn" id="duplicates"><b>${number(report.duplicates)} ${were} bought twice.</b> Its item had another by then: each is noted beside the item’s receipt, and was canceled if it still ran. <code>outlast audit</code> names them.</p>`;
 }
 
 function unclearNote({ report }: BatchSight): Html | null {

@@ -27,6 +27,21 @@ export type AccountOpening = {
 };
 
 export function accountsOf(redis: Redis, scripts: Scripts) {
+  /** Which Redis this is, now. */
+  async function readIdentity(account: AccountName): Promise<RedisIdentity> {
+    return z.string().parse(await scripts.outlastReadIdentity(REDIS_KEYS.epoch(account), randomUUID()));
+  }
+
+  async function opening(account: AccountName): Promise<AccountOpening> {
+    const key = REDIS_KEYS.account(account);
+    const [on, lastClaim, lostTo] = await redis.hmget(key, "opened_on", "last_claim", "lost_to");
+    return {
+      on: on ?? null,
+      lastClaimMs: lastClaim == null ? null : Number(lastClaim),
+      lostByMs: lostTo == null ? null : Number(lostTo),
+    };
+  }
+
   return {
     /** Claims are turned away and nothing is fed until `resumeAccount`. The first reason stays. */
     async pauseAccount(account: AccountName, reason: string): Promise<boolean> {
@@ -47,19 +62,13 @@ export function accountsOf(redis: Redis, scripts: Scripts) {
       return `${unclear} of its items are unclear, and nothing more is bought until some are resolved`;
     },
 
-    /** Which Redis this is, now. */
-    async readIdentity(account: AccountName): Promise<RedisIdentity> {
-      return z.string().parse(await scripts.outlastReadIdentity(REDIS_KEYS.epoch(account), randomUUID()));
-    },
+    readIdentity,
+    opening,
 
-    async opening(account: AccountName): Promise<AccountOpening> {
-      const key = REDIS_KEYS.account(account);
-      const [on, lastClaim, lostTo] = await redis.hmget(key, "opened_on", "last_claim", "lost_to");
-      return {
-        on: on ?? null,
-        lastClaimMs: lastClaim == null ? null : Number(lastClaim),
-        lostByMs: lostTo == null ? null : Number(lostTo),
-      };
+    /** Whether the account is open on this very Redis. */
+    async isOpen(account: AccountName): Promise<boolean> {
+      const [identity, { on }] = await Promise.all([readIdentity(account), opening(account)]);
+      return on === identity;
     },
 
     /** From now on items of the account may be bought on this Redis. `lost`: what the one before it may have lost. */

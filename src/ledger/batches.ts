@@ -34,6 +34,8 @@ export type BatchStanding = {
   readonly parts: number;
   /** Rows below the cursor that the feed is to give out again. */
   readonly returned: number;
+  /** Predictions that were bought for an item which had one. */
+  readonly duplicates: number;
   readonly sums: BatchSums;
   readonly finishedAtMs: number | null;
   /** Why a person paused the batch, or null. */
@@ -98,9 +100,10 @@ const batchHash = z.object({
 
 export function batchesOf(redis: Redis, scripts: Scripts) {
   async function standing(account: AccountName, id: BatchId): Promise<BatchStanding | null> {
-    const [hash, returned] = await Promise.all([
+    const [hash, returned, duplicates] = await Promise.all([
       redis.hgetall(REDIS_KEYS.batch(account, id)),
       redis.scard(REDIS_KEYS.returned(account, id)),
+      redis.scard(REDIS_KEYS.duplicates(account, id)),
     ]);
     if (hash["opened_at"] === undefined) return null;
     const read = batchHash.parse(hash);
@@ -120,6 +123,7 @@ export function batchesOf(redis: Redis, scripts: Scripts) {
       noted: read.noted,
       parts: read.parts,
       returned,
+      duplicates,
       sums: { predict_time_ms: read.predict_time_ms, output_bytes: read.output_bytes, output_files: read.output_files },
       finishedAtMs: read.finished_at ?? null,
       paused: read.paused ?? null,

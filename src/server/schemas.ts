@@ -122,6 +122,7 @@ export const batch = z
     failed: count,
     canceled: count,
     unclear: count,
+    duplicates: count.meta({ description: "Predictions that were bought for an item which had one." }),
     account: z.string(),
     paused: z.string().nullable(),
     paused_by: z.enum(["batch", "account"]).nullable(),

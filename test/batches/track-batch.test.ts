@@ -19,6 +19,7 @@ function report(saved: number, inFlight: number, items = 1_000, more: Partial<Ba
     failed: 0,
     canceled: 0,
     unclear: 0,
+    duplicates: 0,
     account: ACCOUNT,
     paused: null,
     paused_by: null,

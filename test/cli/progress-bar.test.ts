@@ -21,6 +21,7 @@ function view(counts: Counts, pace: Partial<Omit<View, "report">> = {}): View {
     state: "running",
     items: Object.values(all).reduce((sum, count) => sum + count, 0),
     ...all,
+    duplicates: 0,
     account: ACCOUNT,
     paused: null,
     paused_by: null,

@@ -7,7 +7,7 @@ import { describe, expect, test } from "vitest";
 import type { BatchReport } from "../../src/batches/report-batch.ts";
 import type { ResultLine } from "../../src/core/receipt.ts";
 import { type Fleet, startFleet } from "../support/fleet.ts";
-import { startTestRedis } from "../support/redis.ts";
+import { startTestRedis } from "../support/redis-server.ts";
 import { jsonLines, lines, outlast, startOutlast } from "./outlast.ts";
 
 const QUICK = { runMs: { medianMs: 200, spread: 0.2 }, queueMs: { medianMs: 20, spread: 0 } };

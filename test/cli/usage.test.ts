@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { describe, expect } from "vitest";
-import { startTestRedis } from "../support/redis.ts";
+import { startTestRedis } from "../support/redis-server.ts";
 import { lines, outlast } from "./outlast.ts";
 import { test } from "./place.ts";
 

@@ -3,7 +3,7 @@
 import { describe, expect } from "vitest";
 import { predictionId } from "../../src/core/prediction.ts";
 import type { CommandServices } from "../../src/wiring.ts";
-import { startTestRedis } from "../support/redis.ts";
+import { startTestRedis } from "../support/redis-server.ts";
 import { jsonLines, lines, outlast, startOutlast } from "./outlast.ts";
 import { ACCOUNT, openBatch, test } from "./place.ts";
 

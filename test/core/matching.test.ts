@@ -2,7 +2,14 @@
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { couldBe, type Evidence, type Intent, type ListedPrediction, resolveUnclear } from "../../src/core/matching.ts";
+import {
+  couldBe,
+  type Evidence,
+  type Intent,
+  type ListedPrediction,
+  resolveUnclear,
+  shows,
+} from "../../src/core/matching.ts";
 import { predictionId } from "../../src/core/prediction.ts";
 
 const text =
@@ -40,6 +47,35 @@ describe("a listed input", () => {
     ["an object in a list's place", { sizes: [1, 2] }, { sizes: { 0: 1 } }, true],
   ])("with %s could be ours: %o, %o: %s", (_what, ours, listed, could) => {
     expect(couldBe(ours, listed)).toBe(could);
+  });
+
+  test.each<[string, unknown, unknown, boolean]>([
+    ["the same", { prompt: "a fox", seed: 7 }, { seed: 7, prompt: "a fox" }, true],
+    ["keys that the provider added", { prompt: "a fox" }, { prompt: "a fox", steps: 28 }, true],
+    ["a text cut off", { prompt: text }, { prompt: `${text.slice(0, 256)}…` }, true],
+    [
+      "a URL that was changed",
+      { prompt: "a fox", image: "https://a.example/1" },
+      { prompt: "a fox", image: "https://b.example/2" },
+      true,
+    ],
+    ["nothing but a URL, unchanged", { image: "https://a.example/1" }, { image: "https://a.example/1" }, true],
+    ["nothing but a URL, changed", { image: "https://a.example/1" }, { image: "https://b.example/2" }, false],
+    ["a part of ours", { prompt: "a fox", seed: 7 }, { prompt: "a fox" }, false],
+    ["nothing", { prompt: "a fox" }, {}, false],
+    ["no keys of ours", { text: "a", seed: 7 }, { prompt: "b" }, false],
+    ["a longer list", { sizes: [1, 2] }, { sizes: [1, 2, 3] }, false],
+    ["null in our text's place", { prompt: "a fox", seed: 7 }, { prompt: null, seed: 7 }, false],
+  ])("with %s shows all of ours: %o, %o: %s", (_what, ours, listed, all) => {
+    expect(shows(listed, ours)).toBe(all);
+  });
+
+  test("that shows all of ours could be ours", () => {
+    fc.assert(
+      fc.property(inputs, inputs, (ours, listed) => {
+        if (shows(listed, ours)) expect(couldBe(ours, listed)).toBe(true);
+      }),
+    );
   });
 
   test("that the provider changed in any way it may is never called another's", () => {
@@ -134,6 +170,14 @@ describe("unclear attempts", () => {
       unbound: [listed("p1", {})],
     });
     expect(resolveUnclear(facts)).toEqual({ bound: [], absent: [] });
+  });
+
+  test("aren't given a stranger's that shows nothing of theirs, and aren't absent while it is there", () => {
+    const unclear = [{ ...intent("a", "speech"), input: { text: "a", seed: 242 } }];
+    expect(resolveUnclear(evidence({ unclear, unbound: [listed("p1", { prompt: "b" })] }))).toEqual({
+      bound: [],
+      absent: [],
+    });
   });
 
   test("aren't held up by predictions of another time", () => {

@@ -6,7 +6,7 @@ import { describe, expect } from "vitest";
 import { clockFinding } from "../../src/cli/doctor.ts";
 import { startEmulator } from "../../src/emulator/emulator.ts";
 import { outlast } from "../cli/outlast.ts";
-import { startTestRedis } from "../support/redis.ts";
+import { startTestRedis } from "../support/redis-server.ts";
 import { test, upFileOf } from "./up-place.ts";
 
 const TIMEOUT = 60_000;

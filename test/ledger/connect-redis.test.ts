@@ -6,7 +6,7 @@ import {
   requireSoundRedis,
   withoutSecrets,
 } from "../../src/ledger/connect-redis.ts";
-import { startTestRedis } from "../support/redis.ts";
+import { startTestRedis } from "../support/redis-server.ts";
 
 test("a Redis that keeps nothing is told to a command, and refused by whoever works with money", async () => {
   await using server = await startTestRedis({ args: ["--appendonly", "no"] });

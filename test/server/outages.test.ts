@@ -12,7 +12,7 @@ import { describe, expect, test, vi } from "vitest";
 import { itemId, parseItemId } from "../../src/core/naming.ts";
 import { SECOND } from "../../src/core/time.ts";
 import { startTcpProxy } from "../bucket/tcp-proxy.ts";
-import { startTestRedis, type TestRedis } from "../support/redis.ts";
+import { startTestRedis, type TestRedis } from "../support/redis-server.ts";
 import { startS3Server } from "../support/s3-server.ts";
 import { expectProblem } from "./expect-problem.ts";
 import { bringTo } from "./items.ts";

@@ -12,7 +12,7 @@ import { readConfig } from "../../src/config.ts";
 import { type Emulator, startEmulator } from "../../src/emulator/emulator.ts";
 import type { EmulatorOptions } from "../../src/emulator/options.ts";
 import { type CommandServices, openServices } from "../../src/wiring.ts";
-import { startTestRedis, type TestRedis } from "./redis.ts";
+import { startTestRedis, type TestRedis } from "./redis-server.ts";
 
 export type FleetOptions = {
   readonly emulator?: EmulatorOptions;

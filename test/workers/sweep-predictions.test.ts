@@ -57,6 +57,7 @@ function depsOf(world: World, fields: Partial<SweepDeps> = {}): SweepDeps {
     provider: { list: async (query) => page(world, query) },
     noteSweep: ledger.noteSweep,
     intents: ledger.intents,
+    isOpen: ledger.isOpen,
     readRow: async ({ account, batch, index }) => {
       const [place] = await placeItems({ bucket, ledger }, account, batch, index, 1);
       if (place === undefined) throw new Error("the row is gone");

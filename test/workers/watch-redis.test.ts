@@ -5,7 +5,7 @@ import { expect, test } from "vitest";
 import { connectRedis } from "../../src/ledger/connect-redis.ts";
 import { openLedger } from "../../src/ledger/ledger.ts";
 import { watchRedis } from "../../workers/watch-redis.ts";
-import { startTestRedis } from "../support/redis.ts";
+import { startTestRedis } from "../support/redis-server.ts";
 import { ACCOUNT } from "../support/stages.ts";
 
 test("a Redis that was restarted, and one that was emptied, is noticed once each", { timeout: 90_000 }, async () => {

@@ -1,0 +1,209 @@
+/**
+ * Holds what a chaos run came to against the emulator's books and models, and against the bytes in the bucket; our own
+ * books only have to say the same.
+ *
+ *   paid twice   creates of an input beyond the number of items that have it
+ *   lost         items that neither ended nor are unclear; or failed, though their prediction didn't
+ *   wrong        outputs that aren't, byte for byte, what the model makes of the item's input; predictions held by an item
+ *                they weren't bought for
+ *   unclear      items of which nobody knows whether they were bought
+ *   books        totals of status and manifest that aren't those of the provider's books
+ *   foreign      predictions of others that were canceled
+ *
+ * In a hostile run, where strangers buy our very inputs and the list empties some, one of their predictions may stand in
+ * for ours, and an item may stay unclear for good: but only where the evidence leaves it open (`evidence.ts`).
+ */
+
+import type { Bucket } from "../../src/bucket/bucket.ts";
+import { readManifest } from "../../src/bucket/records.ts";
+import type { PredictionRow } from "../../src/emulator/books.ts";
+import type { Emulator } from "../../src/emulator/emulator.ts";
+import type { BatchReport, ResultLine } from "../../src/index.ts";
+import type { Evidence } from "./evidence.ts";
+import { digestIn, type Item } from "./items.ts";
+import { compareOutput } from "./outputs.ts";
+
+export type Outcome = {
+  readonly items: readonly Item[];
+  readonly lines: readonly ResultLine[];
+  readonly reports: readonly BatchReport[];
+};
+
+export const OFFENCES = ["paid twice", "lost", "wrong", "unclear", "books", "foreign"] as const;
+export type Offence = (typeof OFFENCES)[number];
+
+export type Verdict = {
+  readonly creates: number;
+  readonly counts: Readonly<Record<Offence, number>>;
+  /** Unclear items that evidence can't resolve; not among `counts`. */
+  readonly undecidable: number;
+  readonly offenders: readonly Offender[];
+};
+
+/** For whoever has to find out why. */
+type Offender = {
+  readonly offence: Offence;
+  readonly says: string;
+  readonly item: Item | null;
+  readonly line: ResultLine | null;
+  /** The books' rows of this input, and of the prediction that the item holds. */
+  readonly bought: readonly PredictionRow[];
+};
+
+/** `evidence`: null where no item may stay unclear. */
+export async function judge(
+  outcome: Outcome,
+  emulator: Emulator,
+  bucket: Bucket,
+  evidence: Evidence | null,
+): Promise<Verdict> {
+  const { items, lines, reports } = outcome;
+  const books = readBooks(emulator, lines);
+  const offenders: Offender[] = [];
+  const sums = { predictMs: 0, files: 0, bytes: 0 };
+  let undecidable = 0;
+
+  for (const item of items) {
+    const found = await judgeItem(item, books, bucket, evidence);
+    sums.predictMs += found.predictMs;
+    sums.files += found.files;
+    sums.bytes += found.bytes;
+    undecidable += found.undecidable ? 1 : 0;
+    for (const [offence, says] of found.offences) offenders.push(offender(offence, says, item, books));
+  }
+  const wanted = Map.groupBy(items, digestIn);
+  for (const { digest, creates } of emulator.inputRows()) {
+    const wanting = wanted.get(digest) ?? [];
+    const says = `${creates} creates for ${wanting.length} items`;
+    for (let surplus = creates - wanting.length; surplus > 0; surplus--) {
+      offenders.push(offender("paid twice", says, wanting[0] ?? null, books));
+    }
+  }
+  for (const says of await disagreements(lines, reports, sums, bucket)) {
+    offenders.push(offender("books", says, null, books));
+  }
+  for (const { id, foreign, status } of books.rows.values()) {
+    if (foreign && (status === "canceled" || status === "aborted")) {
+      offenders.push(offender("foreign", `${id} was ${status}`, null, books));
+    }
+  }
+  const counts: Record<Offence, number> = { "paid twice": 0, lost: 0, wrong: 0, unclear: 0, books: 0, foreign: 0 };
+  for (const { offence } of offenders) counts[offence]++;
+  return { creates: emulator.books().creates.total, counts, undecidable, offenders };
+}
+
+/** The provider's books, beside who holds what by ours. */
+type Books = {
+  readonly rows: ReadonlyMap<string, PredictionRow>;
+  readonly byDigest: ReadonlyMap<string, readonly PredictionRow[]>;
+  /** By the row's own id. */
+  readonly lines: ReadonlyMap<string | null, readonly ResultLine[]>;
+  /** By the prediction's id. */
+  readonly holders: ReadonlyMap<string | null, readonly ResultLine[]>;
+};
+
+function readBooks(emulator: Emulator, lines: readonly ResultLine[]): Books {
+  const rows = [...emulator.predictionRows()];
+  return {
+    rows: new Map(rows.map((row) => [row.id, row])),
+    byDigest: Map.groupBy(rows, ({ digest }) => digest),
+    lines: Map.groupBy(lines, ({ id }) => id),
+    holders: Map.groupBy(lines, (line) => line.prediction_id),
+  };
+}
+
+type Found = {
+  readonly offences: readonly (readonly [Offence, says: string])[];
+  readonly undecidable: boolean;
+  /** What it adds to the totals, by the books and the model. */
+  readonly predictMs: number;
+  readonly files: number;
+  readonly bytes: number;
+};
+
+const NOTHING: Found = { offences: [], undecidable: false, predictMs: 0, files: 0, bytes: 0 };
+
+async function judgeItem(item: Item, books: Books, bucket: Bucket, evidence: Evidence | null): Promise<Found> {
+  const [line, ...more] = books.lines.get(item.id) ?? [];
+  if (line === undefined) return { ...NOTHING, offences: [["lost", "it is nowhere"]] };
+  if (more.length > 0) return { ...NOTHING, offences: [["wrong", `it has ${more.length + 1} lines`]] };
+  if (line.status === "unclear") {
+    return evidence?.leavesOpen(item, line.item) === true
+      ? { ...NOTHING, undecidable: true }
+      : { ...NOTHING, offences: [["unclear", "nobody knows whether it was bought"]] };
+  }
+  if (line.status !== "saved" && line.status !== "failed") {
+    return { ...NOTHING, offences: [["lost", `it is ${line.status}`]] };
+  }
+  const held = books.rows.get(line.prediction_id ?? "");
+  if (held === undefined) {
+    return { ...NOTHING, offences: [["lost", `it ${line.status} without a prediction: ${line.error}`]] };
+  }
+
+  const offences: [Offence, string][] = [];
+  const holders = books.holders.get(held.id) ?? [];
+  if (held.digest !== digestIn(item)) offences.push(["wrong", "its prediction was bought for another input"]);
+  if (held.foreign && evidence === null) offences.push(["wrong", "its prediction was bought by somebody else"]);
+  if (holders.length > 1) offences.push(["wrong", "another item holds its prediction too"]);
+  const predictMs = holders[0] === line ? Math.round((held.predict_time ?? 0) * 1_000) : 0;
+  if (line.status === "failed") {
+    if (held.status !== "failed") offences.push(["lost", `it failed, its prediction ${held.status}: ${line.error}`]);
+    return { ...NOTHING, offences, predictMs };
+  }
+  const { mistake, files, bytes } = await compareOutput(item, line, bucket);
+  if (held.status !== "succeeded") offences.push(["wrong", `it is saved, its prediction ${held.status}`]);
+  if (mistake !== null) offences.push(["wrong", mistake]);
+  return { ...NOTHING, offences, predictMs, files, bytes };
+}
+
+function offender(offence: Offence, says: string, item: Item | null, { lines, rows, byDigest }: Books): Offender {
+  const [line = null] = item === null ? [] : (lines.get(item.id) ?? []);
+  const held = rows.get(line?.prediction_id ?? "");
+  const bought = new Set(item === null ? [] : byDigest.get(digestIn(item)));
+  if (held !== undefined) bought.add(held);
+  return { offence, says, item, line, bought: [...bought] };
+}
+
+/** Where our own totals differ from the books', or from one another. */
+async function disagreements(
+  lines: readonly ResultLine[],
+  reports: readonly BatchReport[],
+  books: { readonly predictMs: number; readonly files: number; readonly bytes: number },
+  bucket: Bucket,
+): Promise<readonly string[]> {
+  const found: string[] = [];
+  const expect = (what: string, ours: number, theirs: number) => {
+    if (ours !== theirs) found.push(`${what}: ours ${ours}, the books' ${theirs}`);
+  };
+  const total = (read: (report: BatchReport) => number) => reports.reduce((sum, report) => sum + read(report), 0);
+  expect(
+    "predict time, ms",
+    total(({ metrics }) => Math.round(metrics.predict_time * 1_000)),
+    books.predictMs,
+  );
+  expect(
+    "files",
+    total(({ metrics }) => metrics.output_files),
+    books.files,
+  );
+  expect(
+    "bytes",
+    total(({ metrics }) => metrics.output_bytes),
+    books.bytes,
+  );
+  for (const status of ["saved", "failed", "canceled"] as const) {
+    expect(
+      status,
+      total((report) => report[status]),
+      lines.filter((line) => line.status === status).length,
+    );
+  }
+  for (const report of reports) {
+    if (report.finished_at === null) continue;
+    const manifest: Readonly<Record<string, unknown>> | null = await readManifest(bucket, report.batch);
+    if (JSON.stringify(manifest?.["metrics"]) !== JSON.stringify(report.metrics)) {
+      found.push(`the manifest of ${report.batch} has ${JSON.stringify(manifest?.["metrics"])}`);
+    }
+  }
+  return found;
+}
