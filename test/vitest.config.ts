@@ -9,6 +9,8 @@ export default defineConfig({
     root: new URL("..", import.meta.url).pathname,
     // What is waited for comes by itself, however busy the machine is; nothing waits longer for it than it takes.
     expect: { poll: { timeout: 15_000 } },
+    // Most of their time they wait: for locks that run out, for predictions that run.
+    maxWorkers: 3,
     projects: [
       { extends: true, test: { name: "pure", include: ["test/core/**/*.test.ts"], testTimeout: 30_000 } },
       {
@@ -28,7 +30,7 @@ export default defineConfig({
           include: ["test/e2e/**/*.test.ts"],
           testTimeout: 240_000,
           hookTimeout: 60_000,
-          fileParallelism: false,
+          sequence: { groupOrder: 1 },
         },
       },
     ],

@@ -15,7 +15,7 @@ import { defineScripts } from "./scripts.ts";
 import { secretsOf } from "./secrets.ts";
 import { webhookCountsOf } from "./webhook-counts.ts";
 
-export type { AccountOpening, LostSpan, RedisIdentity } from "./accounts.ts";
+export type { LostSpan, RedisIdentity } from "./accounts.ts";
 export type { BatchStanding, CancelWalk, FailureGroup, HoldAnswer, Redriven } from "./batches.ts";
 export type { MoveAnswer, MoveOptions, OpenIntent, OpenItemFields } from "./items.ts";
 

@@ -23,6 +23,7 @@ import { buildReceipt } from "../../src/core/receipt.ts";
 import { DAY, HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
 import { recordMetrics } from "../../workers/record-metrics.ts";
 import { everyCrash } from "../support/crash.ts";
+import { recordEffects } from "../support/effects.ts";
 import {
   buy,
   buyAndEnd,
@@ -35,7 +36,6 @@ import {
   finish,
   nonceOf,
   record,
-  recordDepsOf,
   redrive,
   refOf,
   remember,
@@ -713,7 +713,7 @@ test("an errand of the record that was given by a reopening, and died, is the ke
   await restore();
   await reopen(line);
   expect(await line.ledger.untouched(ACCOUNT, line.clock(), 100)).toContainEqual(refOf(main, 11));
-  await recordMetrics(refOf(main, 11), recordDepsOf(line));
+  await recordMetrics(refOf(main, 11), recordEffects(line));
   expect(await line.ledger.untouched(ACCOUNT, line.clock(), 100)).not.toContainEqual(refOf(main, 11));
 });
 

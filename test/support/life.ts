@@ -3,10 +3,9 @@
 import { cancelItem } from "../../src/batches/cancel-item.ts";
 import { placeItems } from "../../src/batches/place-items.ts";
 import { type RedriveChoice, redriveItems } from "../../src/batches/redrive-items.ts";
-import { keepEnding, readEnding } from "../../src/bucket/endings.ts";
+import { keepEnding } from "../../src/bucket/endings.ts";
 import { readRow, type StoredRow } from "../../src/bucket/input-parts.ts";
-import { readEarlierAttempts, readReceipt, writeManifest, writeReceipt } from "../../src/bucket/records.ts";
-import { noteWindow } from "../../src/bucket/window-notes.ts";
+import { writeManifest } from "../../src/bucket/records.ts";
 import type { ItemByte } from "../../src/core/item.ts";
 import { type AttemptRef, type BatchId, OBJECT_KEYS } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
@@ -14,7 +13,8 @@ import { answerOf, type Ending } from "../../src/core/receipt.ts";
 import type { BatchStanding, MoveAnswer } from "../../src/ledger/ledger.ts";
 import { type FeedDeps, feedBatches } from "../../workers/feed-batches.ts";
 import { finishBatch } from "../../workers/finish-batch.ts";
-import { type RecordDeps, recordMetrics } from "../../workers/record-metrics.ts";
+import { recordMetrics } from "../../workers/record-metrics.ts";
+import { feedEffects, recordEffects } from "./effects.ts";
 import { ACCOUNT, type Line, predictionOf } from "./stages.ts";
 
 export function refOf(batch: BatchId, index: number, attempt = 1): AttemptRef {
@@ -36,35 +36,8 @@ export async function statesOf(line: Line, batch: BatchId): Promise<readonly str
 
 // ── the feed ──────────────────────────────────────────────────────────────────
 
-export function feedDepsOf({ bucket, ledger, queues, clock }: Line, windowRows: number): FeedDeps {
-  return {
-    createsPerMinute: 60,
-    windowRows,
-    reopen: async () => undefined,
-    pausedReason: ledger.pausedReason,
-    createBacklog: queues.createBacklog,
-    savingBacklog: queues.savingBacklog,
-    unfedBatches: ledger.unfedBatches,
-    standing: ledger.standing,
-    returnedRows: ledger.returnedRows,
-    placeRows: (account, batch, index, count) => placeItems({ bucket, ledger }, account, batch, index, count),
-    async noteWindow(batch, window) {
-      const noted = await noteWindow(bucket, batch.id, { ...window, notedAtMs: clock() });
-      await ledger.noteWindow(batch, noted.last + 1);
-      return noted.last;
-    },
-    enqueueCreates: queues.create,
-    advance: ledger.advance,
-    cancelingBatches: ledger.cancelingBatches,
-    walkCancel: ledger.walkCancel,
-    wakeFollow: queues.wakeFollow,
-    enqueueFinish: queues.finish,
-    clock,
-  };
-}
-
 export async function feed(line: Line, fields: Partial<FeedDeps> = {}): Promise<void> {
-  await feedBatches({ account: ACCOUNT }, { ...feedDepsOf(line, 4), ...fields });
+  await feedBatches({ account: ACCOUNT }, { ...feedEffects(line, 60), windowRows: 4, ...fields });
 }
 
 // ── an attempt ────────────────────────────────────────────────────────────────
@@ -120,23 +93,7 @@ export async function buyAndEnd(line: Line, ref: AttemptRef, ending: Ending): Pr
 }
 
 export async function record(line: Line, ref: AttemptRef): Promise<void> {
-  await recordMetrics(ref, recordDepsOf(line));
-}
-
-export function recordDepsOf({ bucket, ledger, queues, clock }: Line): RecordDeps {
-  return {
-    readItem: ledger.readItem,
-    readEnding: (ref, kept) => readEnding(bucket, ref, kept),
-    readReceipt: (ref) => readReceipt(bucket, ref),
-    readEarlierAttempts: (ref) => readEarlierAttempts(bucket, ref),
-    writeReceipt: (ref, receipt) => writeReceipt(bucket, ref, receipt),
-    move: ledger.move,
-    reply: queues.reply,
-    enqueueNotify: queues.notify,
-    enqueueFinish: (ref) => queues.finish(ref.account, ref.batch),
-    wakeFeed: ({ account }) => queues.wakeFeed(account),
-    clock,
-  };
+  await recordMetrics(ref, recordEffects(line));
 }
 
 export async function finish({ bucket, ledger, clock }: Line, batch: BatchId): Promise<void> {

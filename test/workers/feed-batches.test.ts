@@ -1,6 +1,4 @@
 import { describe, expect } from "vitest";
-import { placeItems } from "../../src/batches/place-items.ts";
-import { noteWindow } from "../../src/bucket/window-notes.ts";
 import { createQueueDepth } from "../../src/core/feeding.ts";
 import { type AttemptRef, type BatchId, parseErrandId, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
@@ -8,39 +6,14 @@ import { HOUR, SECOND } from "../../src/core/time.ts";
 import { createQueue } from "../../src/queues/queues.ts";
 import { type FeedDeps, feedBatches } from "../../workers/feed-batches.ts";
 import { everyCrash } from "../support/crash.ts";
+import { feedEffects } from "../support/effects.ts";
 import { ACCOUNT, type Line, NOON, test } from "../support/stages.ts";
 
 const CREATES = QUEUE_NAMES.create(ACCOUNT);
 const RATE = 60;
 const DEPTH = createQueueDepth(RATE);
 
-function depsOf(line: Line, createsPerMinute = RATE): FeedDeps {
-  const { bucket, ledger, queues, clock } = line;
-  return {
-    createsPerMinute,
-    windowRows: 2_000,
-    reopen: async () => undefined,
-    pausedReason: ledger.pausedReason,
-    createBacklog: queues.createBacklog,
-    savingBacklog: queues.savingBacklog,
-    unfedBatches: ledger.unfedBatches,
-    standing: ledger.standing,
-    returnedRows: ledger.returnedRows,
-    placeRows: (account, batch, index, count) => placeItems({ bucket, ledger }, account, batch, index, count),
-    async noteWindow(batch, window) {
-      const noted = await noteWindow(bucket, batch.id, { ...window, notedAtMs: clock() });
-      await ledger.noteWindow(batch, noted.last + 1);
-      return noted.last;
-    },
-    enqueueCreates: queues.create,
-    advance: ledger.advance,
-    cancelingBatches: ledger.cancelingBatches,
-    walkCancel: ledger.walkCancel,
-    wakeFollow: queues.wakeFollow,
-    enqueueFinish: queues.finish,
-    clock,
-  };
-}
+const depsOf = (line: Line, createsPerMinute = RATE): FeedDeps => feedEffects(line, createsPerMinute);
 
 const run = (line: Line, deps = depsOf(line)) => feedBatches({ account: ACCOUNT }, deps);
 const inputs = (count: number) => Array.from({ length: count }, (_, n) => ({ prompt: `input ${n}` }));

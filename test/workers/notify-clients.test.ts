@@ -7,8 +7,7 @@ import { isSignedFor, signedFileUrl } from "../../src/batches/file-links.ts";
 import { type FoundItem, findItem } from "../../src/batches/find-item.ts";
 import { withdrawItem } from "../../src/batches/withdraw-item.ts";
 import { parseHostRule } from "../../src/bucket/addresses.ts";
-import { keepEnding, readEnding } from "../../src/bucket/endings.ts";
-import { readEarlierAttempts, readReceipt, writeReceipt } from "../../src/bucket/records.ts";
+import { keepEnding } from "../../src/bucket/endings.ts";
 import { readConfig } from "../../src/config.ts";
 import {
   type AttemptRef,
@@ -29,6 +28,7 @@ import { type NotifyDeps, notifyClients } from "../../workers/notify-clients.ts"
 import { recordMetrics } from "../../workers/record-metrics.ts";
 import { startStages } from "../../workers/stages.ts";
 import { everyCrash } from "../support/crash.ts";
+import { recordEffects } from "../support/effects.ts";
 import { ACCOUNT, test as base, type Line, MODEL, NOON, predictionOf } from "../support/stages.ts";
 import { idOf, isValid, openReceiver, predictionIn, type Receiver } from "../webhooks/receiver.ts";
 
@@ -83,23 +83,11 @@ async function bind({ line: { ledger, clock }, ref }: World): Promise<void> {
 
 /** Ends the item as record does, which leaves the errand of telling its client. */
 async function end(world: World, ending: Ending): Promise<void> {
-  const { bucket, ledger, queues, clock } = world.line;
+  const { bucket, ledger, clock } = world.line;
   await bind(world);
   const set = { ending: await keepEnding(bucket, world.ref, ending) };
   await ledger.move(world.ref, "conclude", { nowMs: clock(), set });
-  await recordMetrics(world.ref, {
-    readItem: ledger.readItem,
-    readEnding: (ref, kept) => readEnding(bucket, ref, kept),
-    readReceipt: (ref) => readReceipt(bucket, ref),
-    readEarlierAttempts: (ref) => readEarlierAttempts(bucket, ref),
-    writeReceipt: (ref, receipt) => writeReceipt(bucket, ref, receipt),
-    move: ledger.move,
-    reply: queues.reply,
-    enqueueNotify: queues.notify,
-    enqueueFinish: ({ account, batch }) => queues.finish(account, batch),
-    wakeFeed: ({ account }) => queues.wakeFeed(account),
-    clock,
-  });
+  await recordMetrics(world.ref, recordEffects(world.line));
 }
 
 const FAILED: Ending = { end: "failed", error: "NSFW", answer: null, copied: [] };

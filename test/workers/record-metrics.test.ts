@@ -1,13 +1,14 @@
 import { describe, expect } from "vitest";
 import { submitBatch } from "../../src/batches/submit-batch.ts";
-import { keepEnding, readEnding } from "../../src/bucket/endings.ts";
-import { readEarlierAttempts, readReceipt, writeReceipt } from "../../src/bucket/records.ts";
+import { keepEnding } from "../../src/bucket/endings.ts";
+import { readReceipt } from "../../src/bucket/records.ts";
 import { type AttemptRef, errandId, itemId, notifyJobId, OBJECT_KEYS, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
 import { answerOf, type CopiedFile, type Ending, type ResultLine } from "../../src/core/receipt.ts";
 import { MINUTE } from "../../src/core/time.ts";
 import { type RecordDeps, recordMetrics } from "../../workers/record-metrics.ts";
 import { everyCrash } from "../support/crash.ts";
+import { recordEffects } from "../support/effects.ts";
 import { failedByProvider, feed, statesOf } from "../support/life.ts";
 import { ACCOUNT, ADMITTING, type Line, MODEL, NOON, predictionOf, test } from "../support/stages.ts";
 
@@ -58,22 +59,7 @@ async function openWorld(
   return { line, ref };
 }
 
-function depsOf({ line }: World): RecordDeps {
-  const { bucket, ledger, queues, clock } = line;
-  return {
-    readItem: ledger.readItem,
-    readEnding: (ref, kept) => readEnding(bucket, ref, kept),
-    readReceipt: (ref) => readReceipt(bucket, ref),
-    readEarlierAttempts: (ref) => readEarlierAttempts(bucket, ref),
-    writeReceipt: (ref, receipt) => writeReceipt(bucket, ref, receipt),
-    move: ledger.move,
-    reply: queues.reply,
-    enqueueNotify: queues.notify,
-    enqueueFinish: (ref) => queues.finish(ref.account, ref.batch),
-    wakeFeed: ({ account }) => queues.wakeFeed(account),
-    clock,
-  };
-}
+const depsOf = ({ line }: World): RecordDeps => recordEffects(line);
 
 const run = (world: World, deps = depsOf(world)) => recordMetrics(world.ref, deps);
 

@@ -1,0 +1,53 @@
+/** The effects that stages are given in production, on a test's line: what a test doesn't name is real. */
+
+import { placeItems } from "../../src/batches/place-items.ts";
+import { readEnding } from "../../src/bucket/endings.ts";
+import { readEarlierAttempts, readReceipt, writeReceipt } from "../../src/bucket/records.ts";
+import { noteWindow } from "../../src/bucket/window-notes.ts";
+import type { FeedDeps } from "../../workers/feed-batches.ts";
+import type { RecordDeps } from "../../workers/record-metrics.ts";
+import type { Line } from "./stages.ts";
+
+/** At so many creates a minute. The account is open already. */
+export function feedEffects({ bucket, ledger, queues, clock }: Line, createsPerMinute: number): FeedDeps {
+  return {
+    createsPerMinute,
+    windowRows: 2_000,
+    reopen: async () => undefined,
+    pausedReason: ledger.pausedReason,
+    createBacklog: queues.createBacklog,
+    savingBacklog: queues.savingBacklog,
+    unfedBatches: ledger.unfedBatches,
+    standing: ledger.standing,
+    returnedRows: ledger.returnedRows,
+    placeRows: (account, batch, index, count) => placeItems({ bucket, ledger }, account, batch, index, count),
+    async noteWindow(batch, window) {
+      const noted = await noteWindow(bucket, batch.id, { ...window, notedAtMs: clock() });
+      await ledger.noteWindow(batch, noted.last + 1);
+      return noted.last;
+    },
+    enqueueCreates: queues.create,
+    advance: ledger.advance,
+    cancelingBatches: ledger.cancelingBatches,
+    walkCancel: ledger.walkCancel,
+    wakeFollow: queues.wakeFollow,
+    enqueueFinish: queues.finish,
+    clock,
+  };
+}
+
+export function recordEffects({ bucket, ledger, queues, clock }: Line): RecordDeps {
+  return {
+    readItem: ledger.readItem,
+    readEnding: (ref, kept) => readEnding(bucket, ref, kept),
+    readReceipt: (ref) => readReceipt(bucket, ref),
+    readEarlierAttempts: (ref) => readEarlierAttempts(bucket, ref),
+    writeReceipt: (ref, receipt) => writeReceipt(bucket, ref, receipt),
+    move: ledger.move,
+    reply: queues.reply,
+    enqueueNotify: queues.notify,
+    enqueueFinish: (ref) => queues.finish(ref.account, ref.batch),
+    wakeFeed: ({ account }) => queues.wakeFeed(account),
+    clock,
+  };
+}
