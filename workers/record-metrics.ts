@@ -16,7 +16,7 @@
 import { failureGroup } from "../src/core/failing.ts";
 import { END_STEPS, type ItemByte, isEnd } from "../src/core/item.ts";
 import { type AttemptRef, errandId, itemId } from "../src/core/naming.ts";
-import { DONE, type StageOutcome } from "../src/core/outcome.ts";
+import { DONE, NOTHING, type StageOutcome } from "../src/core/outcome.ts";
 import { WEBHOOK_EVENTS } from "../src/core/prediction.ts";
 import {
   type AttemptLine,
@@ -48,7 +48,7 @@ export type RecordDeps = {
 
 export async function recordMetrics(ref: RecordErrand, deps: RecordDeps): Promise<StageOutcome> {
   const receipt = await standingReceipt(ref, deps);
-  if (receipt === null) return DONE;
+  if (receipt === null) return NOTHING;
 
   const ended = await deps.move(ref, END_STEPS[receipt.status], {
     nowMs: deps.clock(),
@@ -62,7 +62,8 @@ export async function recordMetrics(ref: RecordErrand, deps: RecordDeps): Promis
     ...(failedByProvider(receipt) && { retry: { recordedAtMs: Date.parse(receipt.recorded_at) } }),
   });
   if (ended.answer === "retried") await deps.wakeFeed(ref);
-  if (ended.answer === "retried" || ended.answer === "lost") return DONE;
+  if (ended.answer === "retried") return DONE;
+  if (ended.answer === "lost") return NOTHING;
 
   if (receipt.reply_to !== null)
     await deps.reply(receipt.reply_to, itemId(ref.batch, ref.index), resultLineOf(receipt));

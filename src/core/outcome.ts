@@ -4,6 +4,8 @@
  */
 export type StageOutcome =
   | { readonly kind: "done" }
+  /** There was nothing to do, yet: no trace of this errand stays, since its id would swallow the next one. */
+  | { readonly kind: "nothing" }
   /** Run this errand again at `untilMs` (epoch); uses up no try and holds no slot. */
   | { readonly kind: "snooze"; readonly untilMs: number }
   /** Nobody takes from this queue for so long, and this errand comes first afterwards. */
@@ -12,3 +14,4 @@ export type StageOutcome =
   | { readonly kind: "unrecoverable"; readonly reason: string };
 
 export const DONE: StageOutcome = { kind: "done" };
+export const NOTHING: StageOutcome = { kind: "nothing" };

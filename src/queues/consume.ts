@@ -41,6 +41,9 @@ export function consume<Payload>(
       switch (outcome.kind) {
         case "done":
           return outcome.value;
+        case "nothing":
+          job.opts.removeOnComplete = true; // read when the job is moved, which comes next
+          return undefined;
         case "snooze":
           await job.moveToDelayed(outcome.untilMs, token);
           throw new DelayedError();

@@ -68,6 +68,18 @@ describe("an outcome", () => {
     expect((await job(await add("say"), "completed")).returnvalue).toBeNull();
   });
 
+  test("nothing leaves no trace, so that the same errand can be given again", async ({ line }) => {
+    const { queue, ran } = start(line, async () => (ran.length === 1 ? { kind: "nothing" } : { kind: "done" }));
+    const give = () => queue.add("errand", "a", { jobId: "an errand", removeOnComplete: { count: 1_000 } });
+    await give();
+    await expect.poll(async () => ran.length === 1 && (await queue.getJob("an errand")) === undefined).toBe(true);
+    await give();
+    await expect.poll(async () => (await queue.getJob("an errand"))?.getState()).toBe("completed");
+    await give();
+    expect(await queue.getJobCounts("wait", "active", "completed")).toEqual({ wait: 0, active: 0, completed: 1 });
+    expect(ran).toHaveLength(2);
+  });
+
   test("snooze runs the job again later and uses up no try", async ({ line }) => {
     const { add, job, ran } = start(line, async () =>
       ran.length < 4 ? { kind: "snooze", untilMs: Date.now() + 60 } : { kind: "done" },
