@@ -564,7 +564,8 @@ async function takeJob(world: RaceWorld, queueName: string, pace: Pace): Promise
 async function runJob(world: RaceWorld, queueName: string, job: Job, pace: Pace): Promise<void> {
   const outcome = await runStage(world, queueName, { id: job.id ?? "", data: job.data as unknown }, pace);
   await pace(`ends its job, ${outcome.kind}`, async () => {
-    if (outcome.kind === "done") await job.moveToCompleted(undefined, TOKEN, false);
+    if (outcome.kind === "nothing") job.opts.removeOnComplete = true;
+    if (outcome.kind === "done" || outcome.kind === "nothing") await job.moveToCompleted(undefined, TOKEN, false);
     // Whatever it is to wait for: the next look finds it due.
     else await job.moveToDelayed(Date.now() + HOUR, TOKEN);
   });
