@@ -175,6 +175,10 @@ function create(services: Services, account: Account, log: Logger, webhookFor: C
     pauseAccount: pauser(services, account, log),
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
     enqueueFollow: queues.follow,
+    isOpen: ledger.isOpen,
+    readItem: ledger.readItem,
+    pause: sleep,
+    warn: (fields, message) => log.error(fields, message),
     bookDuplicate: (ref, prediction) =>
       bookDuplicate(ref, prediction, {
         bucket,
@@ -314,7 +318,7 @@ export function sweep(services: Services, log: Logger): Consumer {
         provider: account.speak,
         noteSweep: ledger.noteSweep,
         intents: ledger.intents,
-        isOpen: ledger.isOpen,
+        openOn: ledger.openOn,
         readRow: async ({ account: of, batch, index }) => {
           const [place] = await placeItems({ bucket, ledger }, of, batch, index, 1);
           if (place === undefined) throw new Error(`item ${index} of batch ${batch} stands in no part of its input`);

@@ -20,7 +20,8 @@
 import { claimFields } from "../src/batches/claim-fields.ts";
 import { CANCELED_BY_A_PERSON, type Withdrawal } from "../src/batches/withdraw-item.ts";
 import type { StoredRow } from "../src/bucket/input-parts.ts";
-import type { AttemptRef } from "../src/core/naming.ts";
+import type { ItemByte } from "../src/core/item.ts";
+import { type AccountName, type AttemptRef, errandId } from "../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../src/core/outcome.ts";
 import { firstPollDelayMs, type PollPolicy } from "../src/core/polling.ts";
 import type { PredictionId } from "../src/core/prediction.ts";
@@ -51,6 +52,11 @@ export type CreateDeps = {
    * own, which a webhook told before the answer came and which has ended since, is left as it is.
    */
   readonly bookDuplicate: (ref: AttemptRef, prediction: PredictionId) => Promise<void>;
+  /** Whether Redis is the one that the account's items are bought on, with all that was told to it. */
+  readonly isOpen: (account: AccountName) => Promise<boolean>;
+  readonly readItem: (ref: AttemptRef) => Promise<ItemByte>;
+  readonly pause: (ms: number) => Promise<unknown>;
+  readonly warn: (fields: Readonly<Record<string, unknown>>, message: string) => void;
   readonly enqueueRecord: (ref: AttemptRef) => Promise<void>;
   readonly enqueueNotify: (ref: AttemptRef, event: "start") => Promise<void>;
   readonly enqueueFinish: (ref: AttemptRef) => Promise<void>;
@@ -73,6 +79,8 @@ type BoundPrediction = {
 
 /** An intent older than this, counted from before the claim, isn't acted on: who knows what happened meanwhile. */
 const INTENT_FRESH_MS = 5 * SECOND;
+/** So many seconds an answer waits for a Redis that is put right. */
+const BIND_TRIES = 60;
 /** A create that was sent is heard out, also by a worker that lost its lock or is told to stop: its answer may still be bound. */
 const UNTIL_ITS_DEADLINE = new AbortController().signal;
 
@@ -140,10 +148,8 @@ async function follow(
   prediction: BoundPrediction,
   deps: CreateDeps,
 ): Promise<StageOutcome> {
-  const known = { nowMs: deps.clock(), predictionId: prediction.id };
-  let bound = await deps.move(ref, "bind", { ...known, nonce });
-  // The intent is gone, since somebody took this answer for lost: it is the attempt's all the same, if that has none.
-  if (bound.answer === "lost") bound = await deps.move(ref, "adopt", { ...known, set: claimFields(row) });
+  const bound = await bindPatiently({ ref, row, nonce }, prediction.id, deps);
+  if (bound === null) return DONE;
   if (bound.answer === "taken") {
     // By a twin, which the list couldn't tell from this one: now nobody knows of this one.
     await deps.move(ref, "doubt", { nowMs: deps.clock(), nonce });
@@ -154,6 +160,38 @@ async function follow(
     return DONE;
   }
   return putOnItsWay(ref, prediction, row, deps);
+}
+
+/**
+ * Redis may have been emptied, or set back, since the request left: then it doesn't know the batch, or the attempt, until
+ * the account is open again. Null: it didn't in time; the answer is told, and the sweep finds its prediction.
+ */
+async function bindPatiently(
+  { ref, row, nonce }: Intent,
+  predictionId: PredictionId,
+  deps: CreateDeps,
+): Promise<MoveAnswer | null> {
+  for (let tried = 1; ; tried++) {
+    try {
+      const known = { nowMs: deps.clock(), predictionId };
+      let bound = await deps.move(ref, "bind", { ...known, nonce });
+      // The intent is gone, since somebody took this answer for lost: it is the attempt's all the same, if that has none.
+      if (bound.answer === "lost") bound = await deps.move(ref, "adopt", { ...known, set: claimFields(row) });
+      if (bound.answer !== "lost" || (await isSurely(ref, deps))) return bound;
+    } catch (err) {
+      if (tried === BIND_TRIES) throw err;
+    }
+    if (tried === BIND_TRIES) {
+      deps.warn({ item: errandId(ref), prediction: predictionId }, "a bought prediction's item isn't known here yet");
+      return null;
+    }
+    await deps.pause(SECOND);
+  }
+}
+
+/** Whether Redis has lost nothing of the attempt: what it says of it stands. */
+async function isSurely(ref: AttemptRef, deps: CreateDeps): Promise<boolean> {
+  return (await deps.isOpen(ref.account)) && (await deps.readItem(ref)).attempt >= ref.attempt;
 }
 
 async function putOnItsWay(

@@ -18,15 +18,15 @@ import { claimFields } from "../src/batches/claim-fields.ts";
 import { inputDigest } from "../src/batches/input-digest.ts";
 import { CANCELED_BY_A_PERSON, type Withdrawal } from "../src/batches/withdraw-item.ts";
 import type { StoredRow } from "../src/bucket/input-parts.ts";
-import { type Intent, type ListedPrediction, resolveUnclear } from "../src/core/matching.ts";
 import type { AccountName, AttemptRef } from "../src/core/naming.ts";
 import { errandId } from "../src/core/naming.ts";
 import type { StageOutcome } from "../src/core/outcome.ts";
 import type { PredictionId } from "../src/core/prediction.ts";
 import type { Ending } from "../src/core/receipt.ts";
-import { isClean, type SweepPolicy, sweptSpan } from "../src/core/sweeping.ts";
+import { type Intent, type ListedPrediction, resolveUnclear } from "../src/core/resolving.ts";
+import { isClean, latestAfterIntentMs, mayBeClean, type SweepPolicy, sweptSpan } from "../src/core/sweeping.ts";
 import { MINUTE, SECOND } from "../src/core/time.ts";
-import type { MoveAnswer, MoveOptions, OpenIntent } from "../src/ledger/ledger.ts";
+import type { MoveAnswer, MoveOptions, OpenIntent, RedisIdentity } from "../src/ledger/ledger.ts";
 import { type Provider, ProviderAnswerError, ProviderError } from "../src/providers/provider.ts";
 
 /** What becomes of an item whose request surely never arrived. */
@@ -42,8 +42,8 @@ export type SweepDeps = {
     which: "unclear" | "claimed",
     limit: number,
   ) => Promise<readonly OpenIntent[]>;
-  /** Whether Redis is the one that the account's items are bought on: another may have lost which predictions are held. */
-  readonly isOpen: (account: AccountName) => Promise<boolean>;
+  /** The Redis that the account is open on, if this is it: another may have lost which predictions are held. */
+  readonly openOn: (account: AccountName) => Promise<RedisIdentity | null>;
   readonly readRow: (ref: AttemptRef) => Promise<StoredRow>;
   readonly boundAmong: (
     account: AccountName,
@@ -72,6 +72,7 @@ const PAUSE_MS = 15 * SECOND;
 const MAX_INTENTS = 10_000;
 /** A hundred predictions each: more than the longest span can hold at ten creates a second. */
 const MAX_PAGES = 500;
+const READS_AT_ONCE = 32;
 
 type Sent = Intent<OpenIntent>;
 
@@ -84,6 +85,9 @@ export async function sweepPredictions(deps: SweepDeps, signal: AbortSignal): Pr
 }
 
 async function resolveByList(deps: SweepDeps, signal: AbortSignal): Promise<void> {
+  // Asked first and last: while an account is being opened, what is bound and what is unclear isn't known yet.
+  const openOn = await deps.openOn(deps.account);
+  if (openOn === null) return;
   const open = await deps.intents(deps.account, "unclear", MAX_INTENTS);
   if (open.length === 0) return;
 
@@ -97,8 +101,7 @@ async function resolveByList(deps: SweepDeps, signal: AbortSignal): Promise<void
     sweep.listed.map(({ id }) => id),
     deps.clock(),
   );
-  // Asked last: what was read before was read from that Redis, or from one that had lost nothing yet.
-  if (!(await deps.isOpen(deps.account))) return;
+  if ((await deps.openOn(deps.account)) !== openOn) return;
   const swept = new Set(open.map(({ ref, nonce }) => `${errandId(ref)} ${nonce}`));
   const resolution = resolveUnclear<OpenIntent>({
     unclear: unclear.filter(({ key }) => swept.has(`${errandId(key.ref)} ${key.nonce}`)),
@@ -106,8 +109,9 @@ async function resolveByList(deps: SweepDeps, signal: AbortSignal): Promise<void
     unanswered: [...unanswered, ...unclear.filter(({ key }) => !swept.has(`${errandId(key.ref)} ${key.nonce}`))],
     unbound: sweep.listed.filter(({ id }) => !bound.has(id)),
     isClean: (intent) => sweep.complete && isClean(intent, sweep.readAtMs, deps.policy),
+    mayBeClean: (intent) => mayBeClean(intent, sweep.readAtMs, deps.policy),
     earliestMs: deps.policy.skewMs,
-    latestMs: deps.policy.requestDeadlineMs + deps.policy.skewMs,
+    latestMs: latestAfterIntentMs(deps.policy),
   });
   for (const { key, prediction } of resolution.bound) await bind(key, prediction, deps);
   for (const intent of resolution.absent) await settleAbsent(intent, deps);
@@ -128,17 +132,13 @@ async function readList(open: readonly OpenIntent[], deps: SweepDeps, signal: Ab
   const { provider, policy, clock } = deps;
   const startedAtMs = clock();
   const listed: ListedPrediction[] = [];
+  const span = sweptSpan(open, startedAtMs, policy);
+  if (span === null) return null;
+  const query = { after: iso(span.afterMs - CLOCKS_MS), before: iso(span.beforeMs + CLOCKS_MS) };
   let offsetMs = 0;
   let next: string | undefined;
   try {
     for (let page = 0; page < MAX_PAGES; page++) {
-      const span = sweptSpan(
-        open.map((one) => onProvidersClock(one, offsetMs)),
-        clock() + offsetMs,
-        policy,
-      );
-      if (span === null) return null;
-      const query = { after: iso(span.afterMs - CLOCKS_MS), before: iso(span.beforeMs + CLOCKS_MS) };
       const answer = await provider.list?.(next === undefined ? query : { next }, signal);
       if (answer === undefined) return null;
       if (page === 0) {
@@ -176,9 +176,12 @@ function onProvidersClock({ fromMs, toMs }: OpenIntent, offsetMs: number): { fro
 
 async function withRows(intents: readonly OpenIntent[], offsetMs: number, deps: SweepDeps): Promise<readonly Sent[]> {
   const sent: Sent[] = [];
-  for (const intent of intents) {
-    const row = await deps.readRow(intent.ref);
-    sent.push({ key: intent, digest: inputDigest(row), input: row.input, ...onProvidersClock(intent, offsetMs) });
+  for (let at = 0; at < intents.length; at += READS_AT_ONCE) {
+    const some = intents.slice(at, at + READS_AT_ONCE).map(async (intent) => {
+      const row = await deps.readRow(intent.ref);
+      return { key: intent, digest: inputDigest(row), input: row.input, ...onProvidersClock(intent, offsetMs) };
+    });
+    sent.push(...(await Promise.all(some)));
   }
   return sent;
 }

@@ -38,7 +38,7 @@ import {
 } from "../core/naming.ts";
 import type { PredictionId } from "../core/prediction.ts";
 import { billedTimeMs, predictTimeMs, type Receipt } from "../core/receipt.ts";
-import type { SweepPolicy } from "../core/sweeping.ts";
+import { latestAfterIntentMs, type SweepPolicy } from "../core/sweeping.ts";
 import type { BatchStanding, Ledger, OpenItemFields } from "../ledger/ledger.ts";
 import { placeItems } from "./place-items.ts";
 import { type ListDeps, type ReadList, readProviderList } from "./read-list.ts";
@@ -499,7 +499,7 @@ async function lookAgain({ account, deps, book }: Audit): Promise<void> {
 
 async function* findUnclear(audit: Audit): AsyncGenerator<AuditFinding> {
   const { deps, book, read } = audit;
-  const { skewMs, requestDeadlineMs } = deps.policy;
+  const { skewMs } = deps.policy;
   const loose = book.loose();
   const offsetMs = read?.offsetMs ?? 0;
   const looked = audit.unclear.length === 0 ? [] : await deps.ledger.intents(audit.account, "unclear", MAX_INTENTS);
@@ -517,7 +517,7 @@ async function* findUnclear(audit: Audit): AsyncGenerator<AuditFinding> {
     const inTime = loose.filter(
       ({ createdAtMs }) =>
         !(createdAtMs < (fromMs ?? Number.NaN) + offsetMs - skewMs) &&
-        !(createdAtMs > toMs + offsetMs + requestDeadlineMs + skewMs),
+        !(createdAtMs > toMs + offsetMs + latestAfterIntentMs(deps.policy)),
     );
     const input = inTime.length === 0 || at >= MAX_UNCLEAR_LOOKED_FOR ? null : await inputOf(deps, ref);
     yield {

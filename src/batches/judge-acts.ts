@@ -2,8 +2,10 @@
 
 import type { DatedAct } from "../bucket/acts.ts";
 
+type Redriven = { readonly ended: number; readonly atMs: number };
+
 export type Acted = {
-  /** How many there are. */
+  /** The highest number that one has. */
   readonly acts: number;
   /** Why it is paused, or null. */
   readonly paused: string | null;
@@ -12,20 +14,25 @@ export type Acted = {
   readonly walkedAtMs: number | null;
   /** Items that were canceled one by one. */
   readonly canceled: ReadonlySet<number>;
-  /** By index: the last attempt that was followed by another, and when. */
-  readonly redriven: ReadonlyMap<number, { readonly ended: number; readonly atMs: number }>;
+  /** By index: the last attempt that was followed by another, and when that was decided. */
+  readonly redriven: ReadonlyMap<number, Redriven>;
+  /** The same, of attempts that carry on with the prediction of the one before. */
+  readonly repaired: ReadonlyMap<number, Redriven & { readonly prediction: string }>;
   /** When something was redriven last; null: never. */
   readonly redrivenAtMs: number | null;
 };
 
-/** `acts`: in their order. */
+/** `acts`: in their order. Of two that would open the same attempt only the first one did. */
 export function judgeActs(acts: readonly DatedAct[]): Acted {
   let paused: string | null = null;
   let canceledAtMs: number | null = null;
   let walkedAtMs: number | null = null;
   let redrivenAtMs: number | null = null;
   const canceled = new Set<number>();
-  const redriven = new Map<number, { ended: number; atMs: number }>();
+  const redriven = new Map<number, Redriven>();
+  const repaired = new Map<number, Redriven & { readonly prediction: string }>();
+  const isLater = (ended: number, index: number) =>
+    ended > Math.max(redriven.get(index)?.ended ?? 0, repaired.get(index)?.ended ?? 0);
   for (const act of acts) {
     switch (act.act) {
       case "pause":
@@ -41,13 +48,16 @@ export function judgeActs(acts: readonly DatedAct[]): Acted {
       case "redrive":
         [walkedAtMs, canceledAtMs, redrivenAtMs] = [canceledAtMs ?? walkedAtMs, null, act.atMs];
         for (const [index, ended] of act.items) {
+          if (!isLater(ended, index)) continue;
           redriven.set(index, { ended, atMs: act.atMs });
           canceled.delete(index);
         }
         break;
       case "repair":
         redrivenAtMs = act.atMs;
-        for (const [index, ended] of act.items) redriven.set(index, { ended, atMs: act.atMs });
+        for (const [index, ended, prediction] of act.items) {
+          if (isLater(ended, index)) repaired.set(index, { ended, prediction, atMs: act.atMs });
+        }
         break;
       case "resolve":
         break; // what came of it, receipts and evidence tell
@@ -55,7 +65,8 @@ export function judgeActs(acts: readonly DatedAct[]): Acted {
         act satisfies never;
     }
   }
-  return { acts: acts.length, paused, canceledAtMs, walkedAtMs, canceled, redriven, redrivenAtMs };
+  const highest = Math.max(0, ...acts.map(({ n }) => n));
+  return { acts: highest, paused, canceledAtMs, walkedAtMs, canceled, redriven, repaired, redrivenAtMs };
 }
 
 /** Why a batch is paused, in a person's words. */

@@ -20,7 +20,7 @@ import { DEFAULT_SWEEP_POLICY } from "../core/sweeping.ts";
 import { HOUR } from "../core/time.ts";
 import type { Ledger } from "../ledger/ledger.ts";
 import { noteIdentities, readPart, voidRows } from "./complete-part.ts";
-import { judgeActs } from "./judge-acts.ts";
+import { type Acted, judgeActs } from "./judge-acts.ts";
 
 export type RebuildDeps = {
   readonly bucket: Bucket;
@@ -30,8 +30,8 @@ export type RebuildDeps = {
 export type Rebuilt = {
   readonly batch: Batch;
   readonly unclear: number;
-  /** Items that a person canceled one by one. */
-  readonly canceled: ReadonlySet<number>;
+  /** What people had decided. */
+  readonly acted: Acted;
   /** False: somebody else had put it back meanwhile. */
   readonly isFresh: boolean;
 };
@@ -102,7 +102,7 @@ export async function rebuildBatch(opened: Batch, lostByMs: number, deps: Rebuil
     finishedAtMs:
       endedByMs === null || (acted.redrivenAtMs ?? Number.NEGATIVE_INFINITY) >= endedByMs ? null : endedByMs,
   });
-  return { batch, unclear: recalled.unclear.length, canceled: acted.canceled, isFresh };
+  return { batch, unclear: recalled.unclear.length, acted, isFresh };
 }
 
 /** When all of its items had ended; some may have been redriven since. */

@@ -10,7 +10,7 @@ import { has, type MultiIntegerRange } from "multi-integer-range";
 import { writeBatchAct } from "../bucket/acts.ts";
 import type { Bucket } from "../bucket/bucket.ts";
 import { readReceipt } from "../bucket/records.ts";
-import type { Batch } from "../core/batch.ts";
+import { type Batch, progressOf } from "../core/batch.ts";
 import { failureGroup } from "../core/failing.ts";
 import { type ItemByte, MAX_ATTEMPT } from "../core/item.ts";
 import type { Ledger, Redriven } from "../ledger/ledger.ts";
@@ -28,7 +28,7 @@ export type RedriveChoice = {
 
 export type RedriveDeps = {
   readonly bucket: Bucket;
-  readonly ledger: Pick<Ledger, "readStates" | "redrive" | "nextAct">;
+  readonly ledger: Pick<Ledger, "standing" | "readStates" | "redrive" | "nextAct">;
   readonly queues: Pick<Queues, "wakeFeed">;
   readonly clock: () => number;
 };
@@ -38,8 +38,9 @@ const STATES_AT_ONCE = 65_536;
 const SLICE = 500;
 const READS_AT_ONCE = 32;
 
-/** Answers how many items wait to be bought again. Throws CannotHold while the batch is being canceled. */
+/** Answers how many items wait to be bought again. Throws CannotHold while items of a canceled batch haven't ended. */
 export async function redriveItems(batch: Batch, choice: RedriveChoice, deps: RedriveDeps): Promise<number> {
+  await requireOver(batch, deps);
   let opened = 0;
   for (let start = 0; start < batch.items; start += STATES_AT_ONCE) {
     const length = Math.min(STATES_AT_ONCE, batch.items - start);
@@ -54,6 +55,18 @@ export async function redriveItems(batch: Batch, choice: RedriveChoice, deps: Re
   }
   if (opened > 0) await deps.queues.wakeFeed(batch.account);
   return opened;
+}
+
+/** What still is on its way in a canceled batch is ended by its cancel, which a redrive would take back. */
+async function requireOver(batch: Batch, { ledger }: RedriveDeps): Promise<void> {
+  const standing = await ledger.standing(batch.account, batch.id);
+  if (standing === null || standing.canceledAtMs === null) return;
+  const { items, saved, failed, canceled } = progressOf(standing.counts);
+  if (saved + failed + canceled < items) throw stillCanceled(batch);
+}
+
+function stillCanceled({ id }: Batch): CannotHold {
+  return new CannotHold(`batch ${id} is canceled, and some of its items haven't ended yet: redrive it when they have`);
 }
 
 function isChosen(index: number, { state, attempt }: ItemByte, { ends, indexes }: RedriveChoice): boolean {
@@ -95,8 +108,6 @@ async function redriveSlice(batch: Batch, items: readonly Redriven[], deps: Redr
   const act = { act: "redrive" as const, items: items.map(({ index, ended }): [number, number] => [index, ended]) };
   await writeBatchAct(deps.bucket, batch.id, await deps.ledger.nextAct(batch), act, nowMs);
   const opened = await deps.ledger.redrive(batch, items, nowMs);
-  if (opened === null) {
-    throw new CannotHold(`batch ${batch.id} is being canceled at this moment; redrive it when its items have ended`);
-  }
+  if (opened === null) throw stillCanceled(batch);
   return opened;
 }

@@ -28,6 +28,7 @@ import { completeParts } from "./complete-part.ts";
 import { type Acted, judgeActs } from "./judge-acts.ts";
 import { placeItems } from "./place-items.ts";
 import { rebuildBatch } from "./rebuild-batch.ts";
+import { carryOn } from "./repair-item.ts";
 import { CANCELED_BY_A_PERSON, withdrawItem } from "./withdraw-item.ts";
 
 export type ReopenDeps = {
@@ -51,7 +52,7 @@ export type ReopenDeps = {
     | "cancelBatch"
     | "walkCancel"
   >;
-  readonly queues: Pick<Queues, "record" | "notify" | "reply" | "finish">;
+  readonly queues: Pick<Queues, "record" | "follow" | "notify" | "reply" | "finish">;
   /** A Redis that syncs every write, and whose data nobody else touches, comes back from a restart with all of them. */
   readonly restartLosesNothing: boolean;
   /** After each batch that was put right. */
@@ -125,8 +126,9 @@ async function reopenBatch(
   if (standing === null) {
     const manifest = await readManifest(bucket, batch.id);
     if (manifest !== null && Date.parse(manifest.finished_at) < deps.clock() - KEPT_FOR_MS) return null;
-    const { unclear, canceled } = await rebuildBatch(batch, lost.byMs, deps);
-    for (const index of canceled) await endCanceled(batch, index, deps);
+    const { unclear, acted } = await rebuildBatch(batch, lost.byMs, deps);
+    await repairLost(batch, acted, deps);
+    for (const index of acted.canceled) await endCanceled(batch, index, deps);
     return { batch, how: "rebuilt", unclear };
   }
   const fromMs = Math.max(lost.fromMs ?? batch.openedAtMs, batch.openedAtMs);
@@ -139,7 +141,8 @@ async function reopenBatch(
 async function reviseBatch(standing: BatchStanding, lost: LostSpan, deps: ReopenDeps): Promise<number> {
   const acted = judgeActs(await readBatchActs(deps.bucket, standing.batch.id));
   await reviseHolds(standing, acted, deps);
-  await redriveLost(standing.batch, acted, lost, deps);
+  await redriveLost(standing, acted, lost, deps);
+  await repairLost(standing.batch, acted, deps);
 
   const late = await publishLostParts(standing, lost, deps);
   const now = (await deps.ledger.standing(standing.batch.account, standing.batch.id)) ?? standing;
@@ -182,43 +185,53 @@ async function reviseSlice(
   lost: LostSpan,
   deps: ReopenDeps,
 ): Promise<number> {
-  const unknown: number[] = [];
+  const unknown: AttemptRef[] = [];
   for (let at = 0; at < refs.length; at += READS_AT_ONCE) {
     const found = await Promise.all(
       refs.slice(at, at + READS_AT_ONCE).map(async (ref) => ({ ref, receipt: await readReceipt(deps.bucket, ref) })),
     );
     for (const { ref, receipt } of found) {
-      if (receipt === null) unknown.push(ref.index);
+      if (receipt === null) unknown.push(ref);
       else await recall(ref, receipt.prediction_id, acted.redriven.get(ref.index), deps);
     }
   }
-  return doubt(batch, given, unknown, lost, deps);
+  return doubt(batch, given, unknown, acted, lost, deps);
 }
 
-/** Each since the last claim that Redis knows of, or since it was given out, or came, if that was later. */
+/** Each since the last claim that Redis knows of, or since it was given out, came, or was opened again, if that was later. */
 async function doubt(
   batch: Batch,
   given: { readonly fed: number; readonly cursor: number },
-  indexes: readonly number[],
+  refs: readonly AttemptRef[],
+  acted: Acted,
   lost: LostSpan,
   deps: ReopenDeps,
 ): Promise<number> {
-  const windows = indexes.length === 0 ? [] : await readWindows(deps.bucket, batch.id);
+  const windows = refs.length === 0 ? [] : await readWindows(deps.bucket, batch.id);
   const sinceMs = new Map<number, number>();
-  for (let at = 0; at < indexes.length; at += READS_AT_ONCE) {
+  for (let at = 0; at < refs.length; at += READS_AT_ONCE) {
     await Promise.all(
-      indexes.slice(at, at + READS_AT_ONCE).map(async (index) => {
-        const givenAtMs = windowAt(windows, index)?.notedAtMs ?? lost.fromMs;
-        const earliestMs = Math.max(lost.fromMs, givenAtMs, await cameAt(batch, index, deps));
-        sinceMs.set(index, Math.min(earliestMs, lost.toMs));
+      refs.slice(at, at + READS_AT_ONCE).map(async (ref) => {
+        const givenAtMs = windowAt(windows, ref.index)?.notedAtMs ?? lost.fromMs;
+        const openedAtMs = ref.attempt === 1 ? await cameAt(batch, ref.index, deps) : await openedAt(ref, acted, deps);
+        sinceMs.set(ref.index, Math.min(Math.max(lost.fromMs, givenAtMs, openedAtMs), lost.toMs));
       }),
     );
   }
+  const indexes = refs.map(({ index }) => index);
   let doubted = 0;
   for (const [fromMs, some] of Map.groupBy(indexes, (index) => sinceMs.get(index) ?? lost.fromMs)) {
     doubted += (await deps.ledger.doubtLost(batch, given, some, { fromMs, toMs: lost.toMs })) ?? 0;
   }
   return doubted;
+}
+
+/** An attempt was opened after the one before had ended, and after whoever redrove it said so. */
+async function openedAt(ref: AttemptRef, acted: Acted, { bucket }: ReopenDeps): Promise<number> {
+  const before = await readReceipt(bucket, { ...ref, attempt: ref.attempt - 1 });
+  const redriven = acted.redriven.get(ref.index);
+  const saidAtMs = redriven?.ended === ref.attempt - 1 ? redriven.atMs : Number.NEGATIVE_INFINITY;
+  return Math.max(before === null ? Number.NEGATIVE_INFINITY : Date.parse(before.recorded_at), saidAtMs);
 }
 
 /** Before it came, a single can't have been bought; rows of a file came with their batch. */
@@ -283,19 +296,51 @@ async function reviseHolds({ batch, ...held }: BatchStanding, acted: Acted, { le
 }
 
 /** Attempts that people had opened: each may have been bought since. */
-async function redriveLost(batch: Batch, acted: Acted, lost: LostSpan, deps: ReopenDeps): Promise<void> {
+async function redriveLost(
+  { batch, canceledAtMs }: BatchStanding,
+  acted: Acted,
+  lost: LostSpan,
+  deps: ReopenDeps,
+): Promise<void> {
   const { bucket, ledger, clock } = deps;
+  // The cancel that was taken back was over by then: what Redis still takes for open had ended by it.
+  if (canceledAtMs !== null && acted.canceledAtMs === null) {
+    await walkToTheEnd(batch, deps);
+    await endByCancel(batch, acted, deps);
+  }
   for (const [index, { ended, atMs }] of acted.redriven) {
+    // Redis's last sure word is younger, and knows nothing of it: it never took effect.
+    if (atMs < lost.fromMs - DEFAULT_SWEEP_POLICY.skewMs) continue;
     const [item] = await ledger.readStates(batch.account, batch.id, index, 1);
-    if (item === undefined || item.attempt !== ended || !isEnd(item.state)) continue;
-    const since = { fromMs: Math.min(atMs, lost.toMs), toMs: lost.toMs };
+    if (item === undefined || item.attempt !== ended) continue;
+    if (!isEnd(item.state)) {
+      await ledger.markItem(refOf(batch, index, item), "redriven", String(atMs));
+      continue;
+    }
+    const since = { fromMs: Math.min(Math.max(atMs, lost.fromMs), lost.toMs), toMs: lost.toMs };
     const receipt = await readReceipt(bucket, { batch: batch.id, index, attempt: ended });
     const failure = receipt?.status === "failed" ? { failure: failureGroup(receipt.error) } : {};
-    const redriven = [{ index, ended, lost: since, ...failure }];
-    if ((await ledger.redrive(batch, redriven, clock())) !== null) continue;
-    // The cancel that it took back had been over by then.
-    await walkToTheEnd(batch, deps);
-    await ledger.redrive(batch, redriven, clock());
+    await ledger.redrive(batch, [{ index, ended, lost: since, ...failure }], clock(), { cancelIsOver: true });
+  }
+}
+
+/** Marks what is open of a canceled batch, but for what was redriven: whoever comes to know of it ends it. */
+async function endByCancel(batch: Batch, acted: Acted, { ledger }: ReopenDeps): Promise<void> {
+  for (let start = 0; start < batch.items; start += STRETCH) {
+    const states = await ledger.readStates(batch.account, batch.id, start, Math.min(STRETCH, batch.items - start));
+    for (const [at, item] of states.entries()) {
+      if (isEnd(item.state) || item.state === "waiting" || acted.redriven.has(start + at)) continue;
+      await ledger.markItem(refOf(batch, start + at, item), "cancel");
+    }
+  }
+}
+
+/** Attempts that were to carry on with a prediction that had been bought. */
+async function repairLost(batch: Batch, acted: Acted, deps: ReopenDeps): Promise<void> {
+  for (const [index, { ended, prediction, atMs }] of acted.repaired) {
+    const [item] = await deps.ledger.readStates(batch.account, batch.id, index, 1);
+    if (item === undefined || item.attempt !== ended || !isEnd(item.state) || item.state === "saved") continue;
+    await carryOn(refOf(batch, index, item), prediction, atMs, deps);
   }
 }
 

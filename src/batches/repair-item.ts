@@ -10,6 +10,7 @@ import type { Bucket } from "../bucket/bucket.ts";
 import { readRow } from "../bucket/input-parts.ts";
 import { readReceipt } from "../bucket/records.ts";
 import { failureGroup } from "../core/failing.ts";
+import { isEnd } from "../core/item.ts";
 import type { AttemptRef } from "../core/naming.ts";
 import { predictionId } from "../core/prediction.ts";
 import type { Ledger } from "../ledger/ledger.ts";
@@ -17,12 +18,14 @@ import type { Queues } from "../queues/enqueue.ts";
 import { claimFields } from "./claim-fields.ts";
 import { placeItems } from "./place-items.ts";
 
-export type RepairDeps = {
+export type CarryDeps = {
   readonly bucket: Bucket;
-  readonly ledger: Pick<Ledger, "redrive" | "nextAct" | "partOf">;
+  readonly ledger: Pick<Ledger, "redrive" | "partOf">;
   readonly queues: Pick<Queues, "follow">;
   readonly clock: () => number;
 };
+
+export type RepairDeps = CarryDeps & { readonly ledger: Pick<Ledger, "readItem" | "nextAct"> };
 
 /**
  * `ended`: the item's last attempt; `startedAtMs`: when its prediction was created. Answers whether it is being saved now;
@@ -34,24 +37,35 @@ export async function repairItem(
   startedAtMs: number,
   deps: RepairDeps,
 ): Promise<boolean> {
+  const { account, batch, index, attempt } = ended;
+  const item = await deps.ledger.readItem(ended);
+  if (item.attempt !== attempt || !isEnd(item.state) || item.state === "saved") return false;
+  const act = { act: "repair" as const, items: [[index, attempt, prediction] as [number, number, string]] };
+  await writeBatchAct(deps.bucket, batch, await deps.ledger.nextAct({ account, id: batch }), act, deps.clock());
+  return carryOn(ended, prediction, startedAtMs, deps);
+}
+
+/** The part of it that takes effect. */
+export async function carryOn(
+  ended: AttemptRef,
+  prediction: string,
+  startedAtMs: number,
+  deps: CarryDeps,
+): Promise<boolean> {
   const { bucket, ledger, queues, clock } = deps;
   const { account, batch, index, attempt } = ended;
   const [place] = await placeItems(deps, account, batch, index, 1);
   if (place === undefined) throw new Error(`item ${index} of batch ${batch} stands in no part of its input`);
   const row = await readRow(bucket, batch, place);
   const receipt = await readReceipt(bucket, ended);
-
   const id = predictionId(prediction);
-  const nowMs = clock();
-  const act = { act: "repair" as const, items: [[index, attempt, prediction] as [number, number, string]] };
-  await writeBatchAct(bucket, batch, await ledger.nextAct({ account, id: batch }), act, nowMs);
   const carried = {
     index,
     ended: attempt,
     carry: { prediction: id, set: claimFields(row) },
     ...(receipt?.status === "failed" && { failure: failureGroup(receipt.error) }),
   };
-  if ((await ledger.redrive({ id: batch, account }, [carried], nowMs)) !== 1) return false;
+  if ((await ledger.redrive({ id: batch, account }, [carried], clock())) !== 1) return false;
   await queues.follow({ ...ended, attempt: attempt + 1 }, { id, startedAtMs, deadlineAtMs: null }, 0);
   return true;
 }

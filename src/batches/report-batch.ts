@@ -2,7 +2,7 @@
 
 import { batchState, type Estimate, estimateEnd, type Progress, progressOf } from "../core/batch.ts";
 import type { AccountName, BatchId } from "../core/naming.ts";
-import type { BatchStanding, Ledger } from "../ledger/ledger.ts";
+import { type BatchStanding, isUnclearHalt, type Ledger } from "../ledger/ledger.ts";
 
 export type BatchReport = {
   readonly batch: BatchId;
@@ -18,9 +18,9 @@ export type BatchReport = {
   /** Predictions that were bought for an item which had one; each is noted beside the item's receipt. */
   readonly duplicates: number;
   readonly account: AccountName;
-  /** Why nothing more of it is bought, or null; `paused_by`: who has to let it go on. */
+  /** Why nothing more of it is bought, or null; `paused_by`: who has to let it go on, or the account's unclear items. */
   readonly paused: string | null;
-  readonly paused_by: "batch" | "account" | null;
+  readonly paused_by: "batch" | "account" | "unclear" | null;
   readonly canceled_at: string | null;
   readonly opened_at: string;
   readonly finished_at: string | null;
@@ -60,7 +60,7 @@ export function reportOf(
     duplicates,
     account: batch.account,
     paused,
-    paused_by: paused === null ? null : batchPaused === null ? "account" : "batch",
+    paused_by: paused === null ? null : batchPaused !== null ? "batch" : isUnclearHalt(paused) ? "unclear" : "account",
     canceled_at: canceledAtMs === null ? null : new Date(canceledAtMs).toISOString(),
     opened_at: new Date(batch.openedAtMs).toISOString(),
     finished_at: finishedAtMs === null ? null : new Date(finishedAtMs).toISOString(),
@@ -83,6 +83,6 @@ export function estimateFor(report: BatchReport, endedPerSecond: number, creates
 
 /** In a person's words, or null. */
 export function pauseOf({ paused, paused_by, account }: BatchReport): string | null {
-  if (paused === null) return null;
-  return paused_by === "account" ? `account ${account} is paused: ${paused}` : paused;
+  if (paused === null || paused_by === "batch") return paused;
+  return paused_by === "unclear" ? `account ${account} is held: ${paused}` : `account ${account} is paused: ${paused}`;
 }

@@ -14,7 +14,7 @@ import { readRow, type StoredRow } from "../bucket/input-parts.ts";
 import type { Batch } from "../core/batch.ts";
 import type { AttemptRef } from "../core/naming.ts";
 import type { Ending } from "../core/receipt.ts";
-import type { Ledger, OpenIntent } from "../ledger/ledger.ts";
+import type { Ledger } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
 import { claimFields } from "./claim-fields.ts";
 import { placeItems } from "./place-items.ts";
@@ -24,13 +24,14 @@ export type Resolve = "resend" | "fail";
 
 export type ResolveDeps = WithdrawDeps & {
   readonly bucket: Bucket;
-  readonly ledger: WithdrawDeps["ledger"] & Pick<Ledger, "intents" | "nextAct" | "partOf">;
+  readonly ledger: WithdrawDeps["ledger"] & Pick<Ledger, "readStates" | "readItem" | "nextAct" | "partOf">;
   readonly queues: WithdrawDeps["queues"] & Pick<Queues, "wakeFeed" | "record">;
 };
 
 const GIVEN_UP = "nobody knows whether the provider accepted its request; a person gave it up";
-/** More than an account can have by its own doing: its feed halts at twenty. */
-const MAX_INTENTS = 10_000;
+const STATES_AT_ONCE = 65_536;
+/** Items of one act. */
+const SLICE = 10_000;
 
 /** `indexes`: only these. Answers how many items were told; those that were resolved meanwhile are not. */
 export async function resolveUnclearItems(
@@ -39,29 +40,59 @@ export async function resolveUnclearItems(
   indexes: MultiIntegerRange | null,
   deps: ResolveDeps,
 ): Promise<number> {
-  const all = await deps.ledger.intents(batch.account, "unclear", MAX_INTENTS);
-  const intents = all.filter(
-    ({ ref }) => ref.batch === batch.id && (indexes === null || has(indexes, [[ref.index, ref.index]])),
-  );
-  if (intents.length === 0) return 0;
-
-  const items = intents.map(({ ref }) => ref.index).toSorted((a, b) => a - b);
-  const act = { act: "resolve" as const, as, items };
-  await writeBatchAct(deps.bucket, batch.id, await deps.ledger.nextAct(batch), act, deps.clock());
-
   let told = 0;
-  for (const intent of intents) told += (await (as === "resend" ? resend : giveUp)(intent, deps)) ? 1 : 0;
-  if (as === "resend") await deps.queues.wakeFeed(batch.account);
+  let slice: AttemptRef[] = [];
+  for await (const ref of unclearItems(batch, indexes, deps)) {
+    slice.push(ref);
+    if (slice.length < SLICE) continue;
+    told += await resolveSlice(batch, as, slice, deps);
+    slice = [];
+  }
+  told += await resolveSlice(batch, as, slice, deps);
+  if (as === "resend" && told > 0) await deps.queues.wakeFeed(batch.account);
   return told;
 }
 
-async function resend({ ref, nonce }: OpenIntent, deps: ResolveDeps): Promise<boolean> {
+async function* unclearItems(
+  { account, id, items }: Batch,
+  indexes: MultiIntegerRange | null,
+  { ledger }: ResolveDeps,
+): AsyncGenerator<AttemptRef> {
+  for (let start = 0; start < items; start += STATES_AT_ONCE) {
+    const states = await ledger.readStates(account, id, start, Math.min(STATES_AT_ONCE, items - start));
+    for (const [at, { state, attempt }] of states.entries()) {
+      const index = start + at;
+      if (state !== "unclear" || (indexes !== null && !has(indexes, [[index, index]]))) continue;
+      yield { account, batch: id, index, attempt };
+    }
+  }
+}
+
+async function resolveSlice(
+  batch: Batch,
+  as: Resolve,
+  refs: readonly AttemptRef[],
+  deps: ResolveDeps,
+): Promise<number> {
+  if (refs.length === 0) return 0;
+  const act = { act: "resolve" as const, as, items: refs.map(({ index }) => index) };
+  await writeBatchAct(deps.bucket, batch.id, await deps.ledger.nextAct(batch), act, deps.clock());
+  let told = 0;
+  for (const ref of refs) {
+    const { attempt, state, fields } = await deps.ledger.readItem(ref);
+    if (attempt !== ref.attempt || state !== "unclear") continue;
+    told += (await (as === "resend" ? resend : giveUp)(ref, fields.nonce ?? null, deps)) ? 1 : 0;
+  }
+  return told;
+}
+
+async function resend(ref: AttemptRef, nonce: string | null, deps: ResolveDeps): Promise<boolean> {
   const moved = await deps.ledger.move(ref, "giveBack", named(nonce, deps));
   if (moved.answer === "canceled") await withdrawItem(ref, await rowOf(ref, deps), CANCELED_BY_A_PERSON, deps);
   return moved.answer === "moved" || moved.answer === "canceled";
 }
 
-async function giveUp({ ref, nonce }: OpenIntent, deps: ResolveDeps): Promise<boolean> {
+async function giveUp(ref: AttemptRef, nonce: string | null, deps: ResolveDeps): Promise<boolean> {
   const ending: Ending = { end: "failed", error: GIVEN_UP, answer: null, copied: [] };
   // What the claim had written may be lost with it.
   const set = { ...claimFields(await rowOf(ref, deps)), ending: await keepEnding(deps.bucket, ref, ending) };

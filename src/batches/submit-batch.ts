@@ -86,7 +86,7 @@ export async function submitBatch(
     account.name,
     name,
     staged.sha256,
-    retryFailed,
+    ...(retryFailed > 0 ? [`retry ${retryFailed}`] : []),
     options.again === true ? randomUUID() : null,
   ];
   const id = batchIdFrom(createHash("sha256").update(JSON.stringify(identity)).digest());

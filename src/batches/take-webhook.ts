@@ -12,7 +12,7 @@
 
 import type { Bucket } from "../bucket/bucket.ts";
 import { readRow, type StoredRow } from "../bucket/input-parts.ts";
-import { couldBe } from "../core/matching.ts";
+import { couldBe, shows } from "../core/matching.ts";
 import { type AttemptRef, errandId } from "../core/naming.ts";
 import type { Prediction } from "../core/prediction.ts";
 import { meaningOf } from "../core/telling.ts";
@@ -127,7 +127,8 @@ async function bind(
   deps: TakeDeps,
 ): Promise<"bound" | "elsewhere" | "foreign" | "lost"> {
   const row = await rowOf(ref, deps);
-  if (!couldBe(row.input, input)) return "foreign";
+  // An address whose nonce isn't the claim's proves nothing: the input has to.
+  if (!couldBe(row.input, input) || (step === "adopt" && !shows(input, row.input))) return "foreign";
   const nowMs = deps.clock();
   const moved = await deps.ledger.move(ref, step, {
     nowMs,
@@ -150,7 +151,7 @@ async function bookSurplus(
 ): Promise<"late" | "duplicate" | "elsewhere" | "foreign"> {
   const holder = (await deps.ledger.holdersAmong(ref.account, [prediction.id], deps.clock())).get(prediction.id);
   if (holder !== undefined) return holder === errandId(ref) ? "late" : "elsewhere";
-  if (!couldBe((await rowOf(ref, deps)).input, input)) return "foreign";
+  if (!shows(input, (await rowOf(ref, deps)).input)) return "foreign";
   await bookDuplicate(ref, prediction.id, {
     ...deps,
     // What its signed word calls over needs no cancel, for which its sender would wait.

@@ -22,7 +22,8 @@ const schema = z.discriminatedUnion("act", [
 
 export type Act = z.infer<typeof schema>;
 
-export type DatedAct = Act & { readonly atMs: number };
+/** `n`: its number. */
+export type DatedAct = Act & { readonly n: number; readonly atMs: number };
 
 /** Answers the number that the act got. */
 export async function writeAccountAct(bucket: Bucket, account: AccountName, act: Act, nowMs: number): Promise<number> {
@@ -40,18 +41,18 @@ export async function writeBatchAct(
   return appendAct(bucket, (n) => OBJECT_KEYS.batchAct(batch, n), from, act, nowMs);
 }
 
-/** In the order in which they were decided. */
+/** In the order in which they were decided: a number that was free may have been taken later than the one behind it. */
 export async function readBatchActs(bucket: Bucket, batch: BatchId): Promise<readonly DatedAct[]> {
   const numbers: number[] = [];
   for await (const { key } of bucket.list(OBJECT_KEYS.batchActs(batch))) {
     numbers.push(Number(/(\d+)\.json$/.exec(key)?.[1] ?? Number.NaN));
   }
   const acts: DatedAct[] = [];
-  for (const n of numbers.toSorted((a, b) => a - b)) {
+  for (const n of numbers) {
     const read = await readJson(bucket, OBJECT_KEYS.batchAct(batch, n), schema.and(z.object({ at: z.iso.datetime() })));
-    if (read !== null) acts.push({ ...read, atMs: Date.parse(read.at) });
+    if (read !== null) acts.push({ ...read, n, atMs: Date.parse(read.at) });
   }
-  return acts;
+  return acts.toSorted((a, b) => a.atMs - b.atMs || a.n - b.n);
 }
 
 const MAX_ACTS = 1_000_000;

@@ -1,11 +1,13 @@
 /** What a person is told of a batch that has come to rest: the totals, where everything lies, what to do about the rest. */
 
 import path from "node:path";
-import { type BatchReport, pauseOf } from "../batches/report-batch.ts";
+import { type BatchReport, pauseOf, reportBatch } from "../batches/report-batch.ts";
 import type { Bucket } from "../bucket/bucket.ts";
+import type { Batch } from "../core/batch.ts";
 import { bytes, duration, number } from "../core/figures.ts";
 import { OBJECT_KEYS } from "../core/naming.ts";
 import { SECOND } from "../core/time.ts";
+import type { CommandServices } from "../wiring.ts";
 import { harmless } from "./columns.ts";
 import { paintFor } from "./live-lines.ts";
 import { OUTLAST, say } from "./output.ts";
@@ -40,11 +42,20 @@ function endLines(bucket: Pick<Bucket, "urlOf">, report: BatchReport): readonly 
     lines.push(`${number(report.duplicates)} predictions bought twice; to see them: ${OUTLAST} audit ${batch}`);
   }
   const pause = pauseOf(report);
-  if (pause !== null && report.waiting > 0) lines.push(harmless(pause), `to let it go on: ${resumeOf(report)}`);
+  if (pause !== null && report.waiting > 0) lines.push(harmless(pause), resumeOf(report));
   return lines;
 }
 
-/** What to type, once what caused a pause is mended. */
+/** Why nothing more of the batch is bought at the moment, if so. */
+export async function sayHeld({ ledger }: Pick<CommandServices, "ledger">, { id }: Pick<Batch, "id">): Promise<void> {
+  const report = await reportBatch(ledger, id);
+  const pause = report === null ? null : pauseOf(report);
+  if (report !== null && pause !== null) say(`nothing more is bought yet: ${harmless(pause)}; ${resumeOf(report)}`);
+}
+
+/** What to do, or to type once what caused a pause is mended. */
 export function resumeOf({ batch, account, paused_by }: BatchReport): string {
-  return `${OUTLAST} resume ${paused_by === "account" ? `--account ${account}` : batch}`;
+  if (paused_by === "unclear")
+    return `most resolve by themselves; to look, and to decide: ${OUTLAST} audit, ${OUTLAST} resolve`;
+  return `to let it go on: ${OUTLAST} resume ${paused_by === "account" ? `--account ${account}` : batch}`;
 }

@@ -6,6 +6,7 @@ import { findBatch } from "../batches/follow-batch.ts";
 import { redriveItems } from "../batches/redrive-items.ts";
 import { number } from "../core/figures.ts";
 import { openServices } from "../wiring.ts";
+import { sayHeld } from "./batch-end.ts";
 import { parseIndexes } from "./indexes.ts";
 import { OUTLAST, printJson, say } from "./output.ts";
 import { commandConfig } from "./settings.ts";
@@ -63,8 +64,9 @@ async function redrive(text: string, options: RedriveOptions): Promise<void> {
   say(
     redriven === 0
       ? `batch ${batch.id} has no such items: nothing is bought again`
-      : `${number(redriven)} item${redriven === 1 ? " is" : "s are"} bought again, as a new attempt`,
+      : `${number(redriven)} item${redriven === 1 ? " waits" : "s wait"} to be bought again, as a new attempt`,
   );
+  await sayHeld(services, batch);
   if (json) await printJson({ batch: batch.id, redriven });
   if (options.wait === true) process.exitCode = await watchBatch(services, batch, { json });
   else if (redriven > 0) say(`to watch it: ${OUTLAST} watch ${batch.id}`);

@@ -6,6 +6,7 @@ import { findBatch } from "../batches/follow-batch.ts";
 import { resolveUnclearItems } from "../batches/resolve-unclear.ts";
 import { number } from "../core/figures.ts";
 import { openServices } from "../wiring.ts";
+import { sayHeld } from "./batch-end.ts";
 import { CommandError } from "./failures.ts";
 import { parseIndexes } from "./indexes.ts";
 import { OUTLAST, printJson, say } from "./output.ts";
@@ -49,11 +50,12 @@ async function resolve(text: string, options: ResolveOptions): Promise<void> {
   const as = options.resend === true ? "resend" : "fail";
   const resolved = await resolveUnclearItems(batch, as, options.items ?? null, { ...services, clock: Date.now });
   const items = `${number(resolved)} unclear item${resolved === 1 ? "" : "s"}`;
-  const done = as === "resend" ? "bought again" : "given up";
+  const done = as === "resend" ? "to be bought again" : "given up";
   say(
     resolved === 0
       ? `batch ${batch.id} has no such unclear items`
       : `${items} ${resolved === 1 ? "is" : "are"} ${done}; to watch the batch: ${OUTLAST} watch ${batch.id}`,
   );
+  await sayHeld(services, batch);
   if (options.json === true) await printJson({ batch: batch.id, resolved });
 }

@@ -8,6 +8,7 @@ import { findBatch } from "../batches/follow-batch.ts";
 import { holdBatch } from "../batches/hold-batch.ts";
 import { writeAccountAct } from "../bucket/acts.ts";
 import { parseAccountName } from "../core/naming.ts";
+import { isUnclearHalt } from "../ledger/ledger.ts";
 import { type CommandServices, openServices } from "../wiring.ts";
 import { harmless } from "./columns.ts";
 import { CommandError } from "./failures.ts";
@@ -41,7 +42,11 @@ async function resumeBatch(services: CommandServices, text: string): Promise<voi
   say(did ? `batch ${text} goes on; it was ${harmless(standing.paused ?? "")}` : `batch ${text} wasn't paused`);
   const { account } = standing.batch;
   const reason = await services.ledger.pausedReason(account);
-  if (reason !== null) {
+  if (reason !== null && isUnclearHalt(reason)) {
+    say(
+      `its account ${account} is held, though: ${harmless(reason)}; to look, and to decide: ${OUTLAST} audit, ${OUTLAST} resolve`,
+    );
+  } else if (reason !== null) {
     say(`its account ${account} is paused, though: ${harmless(reason)}; then: ${OUTLAST} resume --account ${account}`);
   }
 }
@@ -55,6 +60,11 @@ async function resumeAccount(services: CommandServices, text: string): Promise<v
     throw new CommandError(`there is no account ${JSON.stringify(text)} (known: ${known})`);
   }
   if (reason === null) return say(`account ${account} wasn't paused`);
+  if (isUnclearHalt(reason)) {
+    throw new CommandError(
+      `account ${account} isn't paused by anybody: ${reason}. Most resolve by themselves; to look, and to decide: ${OUTLAST} audit, ${OUTLAST} resolve`,
+    );
+  }
   await writeAccountAct(bucket, account, { act: "resume" }, Date.now());
   await ledger.resumeAccount(account);
   await queues.wakeFeed(account);

@@ -81,7 +81,7 @@ async function showBatch({ ledger, bucket }: CommandServices, id: string, json: 
     name: harmless(report.name),
     state: report.state,
     account: report.account,
-    paused: pause === null ? null : `${harmless(pause)}; to let it go on: ${resumeOf(report)}`,
+    paused: pause === null ? null : `${harmless(pause)}; ${resumeOf(report)}`,
     canceled: report.canceled_at,
     items: totalsOf(report, PLAIN).replace(/ items?/, ""),
     duplicates:

@@ -6,17 +6,20 @@ import { MINUTE, SECOND } from "./time.ts";
 const DEPTH_MS = 3 * SECOND;
 const SHALLOWEST = 10;
 
-const WINDOW_ROWS = 2_000;
+const WINDOW_MS = 5 * MINUTE;
 const UNLISTED_WINDOW_MS = 30 * SECOND;
+const SMALLEST_WINDOW = 20;
+const LARGEST_WINDOW = 2_000;
 
 /**
  * Rows are fed by windows of so many, each noted in the bucket before its first row is fed: whoever finds no note knows
- * that none of its rows was bought. Where Redis loses what was bought, and the provider has no list to look it up, a
- * person must; so there a window is half a minute of the limit.
+ * that none of its rows was bought. Where Redis loses what was bought, all rows of a window are unclear from its note on,
+ * and what the provider's list can prove of them ends with the hour: so a window is five minutes of the limit. Where the
+ * provider has no list, a person must look them up: there it is half a minute.
  */
 export function windowRows(createsPerMinute: number, hasList: boolean): number {
-  const unlisted = Math.floor((createsPerMinute * UNLISTED_WINDOW_MS) / MINUTE);
-  return hasList ? WINDOW_ROWS : Math.min(Math.max(unlisted, 1), WINDOW_ROWS);
+  const [ms, smallest] = hasList ? [WINDOW_MS, SMALLEST_WINDOW] : [UNLISTED_WINDOW_MS, 1];
+  return Math.min(Math.max(Math.floor((createsPerMinute * ms) / MINUTE), smallest), LARGEST_WINDOW);
 }
 
 export function createQueueDepth(createsPerMinute: number): number {

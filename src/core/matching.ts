@@ -1,105 +1,18 @@
 /**
- * Whose is a prediction on the provider's list? What an unclear attempt is resolved by, where no webhook told.
+ * What a prediction on the provider's list tells of whose it is. The provider keeps no reference of ours, so a prediction
+ * is told by its input. `resolving.ts` decides by it.
  *
- * The provider keeps no reference of ours, so a prediction is told by its input. Only difference proves anything: a
- * prediction is *provably other* if a scalar of its input differs from ours that the provider can't have changed. Our
- * keys are compared; keys it added are ignored, and one it left out proves nothing. URLs and data URLs (which it may
- * replace by copies of its own) and secrets (which it hides) are wild cards on either side. Model and version never
- * exclude: the list may show an alias.
+ * Only difference proves anything: a prediction is *provably other* if a scalar of its input differs from ours that the
+ * provider can't have changed. Our keys are compared; keys it added are ignored, and one it left out proves nothing. URLs
+ * and data URLs (which it may replace by copies of its own) and secrets (which it hides) are wild cards on either side.
+ * Model and version never exclude: the list may show an alias.
  *
- * Likeness proves less: what shows nothing of ours, or only a part, could be anybody's. A prediction is given to an attempt
- * only if all of its input is shown, and equal as far as the provider can't have changed it. A stranger's identical
- * input can't be told from ours; nothing else of a stranger's is ever taken for it.
- *
- * Identical attempts, those of one digest, can't be told apart, and needn't be: they are resolved as a group. Nothing is
- * decided on a guess. A prediction that could be of two groups is of none, and as long as it is there neither group is
- * known to be absent.
+ * Likeness proves less: what shows nothing of ours, or only a part, could be anybody's. A prediction counts as showing ours
+ * only if all of our scalars are there, and equal. One exception: where a URL or a secret of ours is shown as another,
+ * all the rest must be equal and have in it a text of ours of at least `SHORTEST_PROMPT` characters, a prompt. So what can
+ * be taken wrongly is a stranger's identical input, and a stranger's that has our very prompt and all of our other
+ * values, and another file; nothing else of a stranger's is.
  */
-
-import type { PredictionId } from "./prediction.ts";
-
-/** An attempt whose request was sent. */
-export type Intent<Key> = {
-  readonly key: Key;
-  /** Of what was sent: equal for identical attempts. */
-  readonly digest: string;
-  readonly input: Readonly<Record<string, unknown>>;
-  /** When it was sent, on the provider's clock: between these two, which are the same but for a claim that Redis lost. */
-  readonly fromMs: number;
-  readonly toMs: number;
-};
-
-export type ListedPrediction = {
-  readonly id: PredictionId;
-  /** As the list shows it; anything but an object shows nothing. */
-  readonly input: unknown;
-  /** On the provider's clock; NaN where it can't be read. */
-  readonly createdAtMs: number;
-};
-
-export type Evidence<Key> = {
-  readonly unclear: readonly Intent<Key>[];
-  /** Requests that haven't been answered yet: a prediction may be theirs, too. */
-  readonly unanswered: readonly Intent<Key>[];
-  /** Predictions of the list that no attempt of ours holds. */
-  readonly unbound: readonly ListedPrediction[];
-  /** Whether the list was read so that a prediction of this intent that isn't in it surely isn't there (`isClean`). */
-  readonly isClean: (intent: Intent<Key>) => boolean;
-  /** A prediction is created so much before its intent at the earliest (clocks differ), and so much after it at the latest. */
-  readonly earliestMs: number;
-  readonly latestMs: number;
-};
-
-export type Resolution<Key> = {
-  readonly bound: readonly { readonly key: Key; readonly prediction: PredictionId }[];
-  /** Surely not accepted by the provider: they may be sent again. */
-  readonly absent: readonly Key[];
-};
-
-export function resolveUnclear<Key>(evidence: Evidence<Key>): Resolution<Key> {
-  const groups = Map.groupBy(evidence.unclear, ({ digest }) => digest);
-  const waiting = Map.groupBy(evidence.unanswered, ({ digest }) => digest);
-  const candidates = new Map(
-    evidence.unbound.map((prediction) => [prediction, digestsOf(prediction, evidence)] as const),
-  );
-
-  const bound: { readonly key: Key; readonly prediction: PredictionId }[] = [];
-  const absent: Key[] = [];
-  for (const [digest, intents] of groups) {
-    // A twin's answer is still on its way, and with it one of these predictions.
-    if (waiting.has(digest)) continue;
-    const possible = [...candidates].filter(([, digests]) => digests.has(digest));
-    const own = possible
-      .filter(([{ input }, digests]) => digests.size === 1 && intents.some((intent) => shows(input, intent.input)))
-      .map(([prediction]) => prediction);
-    const oldestFirst = intents.toSorted((a, b) => a.fromMs - b.fromMs);
-    const pairs = own
-      .toSorted((a, b) => a.createdAtMs - b.createdAtMs)
-      .slice(0, oldestFirst.length)
-      .map((prediction, at) => ({ intent: oldestFirst[at] as Intent<Key>, prediction }));
-    bound.push(...pairs.map(({ intent, prediction }) => ({ key: intent.key, prediction: prediction.id })));
-    // Whatever could be one of the rest keeps all of the rest unclear.
-    if (possible.length > pairs.length) continue;
-    absent.push(...oldestFirst.slice(pairs.length).flatMap((intent) => (evidence.isClean(intent) ? intent.key : [])));
-  }
-  return { bound, absent };
-}
-
-/** The digests of all attempts that a prediction could be of. */
-function digestsOf<Key>(prediction: ListedPrediction, evidence: Evidence<Key>): ReadonlySet<string> {
-  const { unclear, unanswered, earliestMs, latestMs } = evidence;
-  return new Set(
-    [...unclear, ...unanswered]
-      .filter(
-        ({ fromMs, toMs, input }) =>
-          // Whose time can't be read could be of any.
-          !(prediction.createdAtMs < fromMs - earliestMs) &&
-          !(prediction.createdAtMs > toMs + latestMs) &&
-          couldBe(input, prediction.input),
-      )
-      .map(({ digest }) => digest),
-  );
-}
 
 const MAX_DEPTH = 32;
 
@@ -143,18 +56,34 @@ export function telling(value: unknown): string | null {
   return isScalar(value) && !isWild(value) ? textOf(value) : null;
 }
 
-/** Whether the listed input shows all of ours, and some of it as it was sent: then it is an input like ours. */
+/** So long is a text of ours that a stranger hardly sends too. */
+export const SHORTEST_PROMPT = 16;
+
+/** Whether the listed input shows all of ours, as far as can be asked (see above): then it is an input like ours. */
 export function shows(listed: unknown, ours: unknown): boolean {
-  const found = compare(ours, listed, 0);
-  return found.missing === 0 && found.equal > 0;
+  const { equal, missing, changed, longestText } = compare(ours, listed, 0);
+  return missing === 0 && equal > 0 && (changed === 0 || longestText >= SHORTEST_PROMPT);
 }
 
-type Compared = { readonly equal: number; readonly missing: number };
+/** Whether the listed input shows all of ours, URLs among it, as it was sent. */
+export function showsExactly(listed: unknown, ours: unknown): boolean {
+  const { equal, missing, changed } = compare(ours, listed, 0);
+  return missing === 0 && changed === 0 && equal > 0;
+}
 
-const NOTHING: Compared = { equal: 0, missing: 0 };
-const MISSING: Compared = { equal: 0, missing: 1 };
+/** Of our scalars: how many are shown as they were sent, how many are missing or differ, how many wild ones differ. */
+type Compared = {
+  readonly equal: number;
+  readonly missing: number;
+  readonly changed: number;
+  /** The length of the longest text among the equal ones that aren't wild. */
+  readonly longestText: number;
+};
 
-/** Of our scalars: how many are shown as they were sent, and how many are missing or differ. A changed URL is neither. */
+const NOTHING: Compared = { equal: 0, missing: 0, changed: 0, longestText: 0 };
+const MISSING: Compared = { ...NOTHING, missing: 1 };
+const CHANGED: Compared = { ...NOTHING, changed: 1 };
+
 function compare(ours: unknown, listed: unknown, depth: number): Compared {
   if (depth === MAX_DEPTH) return MISSING;
   if (isObject(ours)) {
@@ -170,18 +99,53 @@ function compare(ours: unknown, listed: unknown, depth: number): Compared {
   }
   if (!isScalar(ours)) return NOTHING;
   if (!isScalar(listed)) return MISSING;
-  if (sameScalar(ours, listed)) return { equal: 1, missing: 0 };
-  return isWild(ours) || isWild(listed) ? NOTHING : MISSING;
+  return compareScalars(ours, listed);
+}
+
+function compareScalars(ours: Scalar, listed: Scalar): Compared {
+  if (isWild(ours) || isWild(listed)) {
+    // Of two files the data URLs may begin the same; and a secret that is hidden isn't shown.
+    return !isHidden(listed) && textOf(ours) === textOf(listed) ? { ...NOTHING, equal: 1 } : CHANGED;
+  }
+  // Seeds of ten digits that follow one another are as good as equal to a store that rounds; but this one isn't shown.
+  const isAnother = Number.isSafeInteger(ours) && Number.isSafeInteger(listed) && ours !== listed;
+  if (isAnother || !sameScalar(ours, listed)) return MISSING;
+  return { ...NOTHING, equal: 1, longestText: typeof ours === "string" ? textOf(ours).length : 0 };
 }
 
 function sumOf(parts: readonly Compared[]): Compared {
   return parts.reduce(
-    (sum, { equal, missing }) => ({ equal: sum.equal + equal, missing: sum.missing + missing }),
+    (sum, part) => ({
+      equal: sum.equal + part.equal,
+      missing: sum.missing + part.missing,
+      changed: sum.changed + part.changed,
+      longestText: Math.max(sum.longestText, part.longestText),
+    }),
     NOTHING,
   );
 }
 
-type Scalar = string | number | boolean;
+/** Where a scalar stands in an input, as one text: the same only where the objects and lists around it are, too. */
+export type Path = string;
+
+/** All scalars of an input, by where they stand; what can't be compared, since it lies too deep, is left out. */
+export function scalarsOf(input: unknown): ReadonlyMap<Path, Scalar> {
+  const found = new Map<Path, Scalar>();
+  collect(input, "", 0, found);
+  return found;
+}
+
+function collect(value: unknown, path: Path, depth: number, found: Map<Path, Scalar>): void {
+  if (depth === MAX_DEPTH) return;
+  if (isScalar(value)) found.set(path, value);
+  else if (Array.isArray(value)) {
+    for (const [at, one] of value.entries()) collect(one, `${path}\n[${at}`, depth + 1, found);
+  } else if (isObject(value)) {
+    for (const [key, one] of Object.entries(value)) collect(one, `${path}\n.${key}`, depth + 1, found);
+  }
+}
+
+export type Scalar = string | number | boolean;
 
 /** A value that is null may be the provider's way to leave a key out. */
 function isScalar(value: unknown): value is Scalar {
@@ -189,24 +153,27 @@ function isScalar(value: unknown): value is Scalar {
 }
 
 /** What the provider may show otherwise than it was sent: addresses of files, and what it takes for a secret. */
-function isWild(value: Scalar): boolean {
-  if (typeof value !== "string") return false;
-  return (
-    /^\s*(?:data:|[a-z][a-z0-9+.-]*:\/\/)/i.test(value) ||
-    /^(?:\*{3,}|•{3,}|\[?redacted\]?|\[?secret\]?)$/i.test(value.trim())
-  );
+export function isWild(value: Scalar): boolean {
+  return (typeof value === "string" && /^\s*(?:data:|[a-z][a-z0-9+.-]*:\/\/)/i.test(value)) || isHidden(value);
 }
+
+function isHidden(value: Scalar): boolean {
+  return typeof value === "string" && /^(?:\*{3,}|•{3,}|\[?redacted\]?|\[?secret\]?)$/i.test(value.trim());
+}
+
+/** By so much of itself a number may be shown otherwise than it was sent. */
+export const ROUNDING = 1e-6;
 
 /** As far as a store of JSON may round and trim it. */
 function sameScalar(ours: Scalar, listed: Scalar): boolean {
   if (typeof ours === "number" && typeof listed === "number") {
-    return Math.abs(ours - listed) <= 1e-6 * Math.max(Math.abs(ours), Math.abs(listed));
+    return Math.abs(ours - listed) <= ROUNDING * Math.max(Math.abs(ours), Math.abs(listed));
   }
   const [a, b] = [textOf(ours), textOf(listed)];
   return a === b || isCut(a, b) || isCut(b, a);
 }
 
-function textOf(value: Scalar): string {
+export function textOf(value: Scalar): string {
   return String(value).normalize("NFC").trim();
 }
 

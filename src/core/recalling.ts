@@ -65,7 +65,7 @@ export function recallItem(index: number, recorded: readonly RecordedAttempt[], 
     return unclear(redriven.ended + 1, redriven.atMs, facts);
   }
   if (last !== undefined) {
-    return isRetried(last, facts)
+    return isRetried(index, last, facts)
       ? unclear(last.attempt + 1, last.recordedAtMs, facts)
       : standing(last.attempt, last.end);
   }
@@ -76,9 +76,14 @@ export function recallItem(index: number, recorded: readonly RecordedAttempt[], 
 }
 
 /** As the script that ends an attempt decides it (move.lua). */
-function isRetried({ end, byProvider, attempt, recordedAtMs }: RecordedAttempt, facts: RecallFacts): boolean {
+function isRetried(
+  index: number,
+  { end, byProvider, attempt, recordedAtMs }: RecordedAttempt,
+  facts: RecallFacts,
+): boolean {
   const hadEnded = facts.endedByMs !== null && recordedAtMs <= facts.endedByMs;
-  const isOver = hadEnded || (facts.canceledAtMs !== null && recordedAtMs >= facts.canceledAtMs);
+  const canceledAtMs = facts.canceledAtMs ?? (facts.redriven.has(index) ? null : facts.walkedAtMs);
+  const isOver = hadEnded || (canceledAtMs !== null && recordedAtMs >= canceledAtMs);
   return end === "failed" && byProvider && attempt <= facts.retryFailed && attempt < MAX_ATTEMPT && !isOver;
 }
 

@@ -9,9 +9,12 @@
 import { MINUTE, SECOND } from "./time.ts";
 
 export type SweepPolicy = {
-  /** A request that was sent is answered, or given up, within so long; a prediction of it is created within it too. */
+  /** A request that was sent is answered, or given up, within so long. */
   readonly requestDeadlineMs: number;
-  /** How long after its creation a prediction may not show in the list yet. */
+  /**
+   * How long after its creation a prediction may not show in the list yet; and how long after its request was given up
+   * one may still be created, where the network or a frozen process was slow to send it.
+   */
   readonly settlingMs: number;
   /** So long after its creation a prediction's input may be gone from the list. */
   readonly horizonMs: number;
@@ -28,26 +31,37 @@ export const DEFAULT_SWEEP_POLICY: SweepPolicy = {
 
 export type SentBetween = { readonly fromMs: number; readonly toMs: number };
 
-/** What of the list one sweep reads for all intents that it can still prove anything about; null: for none. */
+/** How long after its intent a prediction may have been created: a request may arrive that was given up long since. */
+export function latestAfterIntentMs({ requestDeadlineMs, settlingMs, skewMs }: SweepPolicy): number {
+  return requestDeadlineMs + settlingMs + skewMs;
+}
+
+/**
+ * What of the list one sweep reads; null: there is nothing to look for. A prediction that is there is bound whenever it is
+ * seen, so an intent is looked for as long as its prediction's input can still be there; what is older is not read.
+ */
 export function sweptSpan(
   intents: readonly SentBetween[],
   nowMs: number,
   policy: SweepPolicy,
 ): { readonly afterMs: number; readonly beforeMs: number } | null {
-  const readable = intents.filter(({ fromMs }) => nowMs <= fromMs + policy.horizonMs);
+  const readable = intents.filter(({ toMs }) => nowMs <= toMs + policy.horizonMs);
   if (readable.length === 0) return null;
-  const earliest = Math.min(...readable.map(({ fromMs }) => fromMs));
-  const latest = Math.max(...readable.map(({ toMs }) => toMs));
+  const earliest = readable.reduce((first, { fromMs }) => Math.min(first, fromMs), Infinity);
+  const latest = readable.reduce((last, { toMs }) => Math.max(last, toMs), -Infinity);
   return {
-    afterMs: earliest - policy.skewMs,
-    beforeMs: latest + policy.requestDeadlineMs + policy.skewMs,
+    afterMs: Math.max(earliest, nowMs - policy.horizonMs) - policy.skewMs,
+    beforeMs: latest + latestAfterIntentMs(policy),
   };
 }
 
 /** Whether a sweep of `sweptSpan` that was read at that moment is clean for an intent. */
-export function isClean({ fromMs, toMs }: SentBetween, readAtMs: number, policy: SweepPolicy): boolean {
-  return (
-    readAtMs >= toMs + policy.requestDeadlineMs + policy.settlingMs + policy.skewMs &&
-    readAtMs <= fromMs + policy.horizonMs
-  );
+export function isClean(sent: SentBetween, readAtMs: number, policy: SweepPolicy): boolean {
+  return readAtMs >= sent.toMs + latestAfterIntentMs(policy) && mayBeClean(sent, readAtMs, policy);
+}
+
+/** Whether a sweep that is read at that moment, or later, may be clean for an intent. */
+export function mayBeClean({ fromMs, toMs }: SentBetween, readAtMs: number, policy: SweepPolicy): boolean {
+  const lastMs = fromMs + policy.horizonMs;
+  return readAtMs <= lastMs && toMs + latestAfterIntentMs(policy) <= lastMs;
 }

@@ -72,6 +72,9 @@ function pausedNote({ report }: BatchSight, { mayAct }: Viewer): Html | null {
   if (report.paused_by === "account") {
     return html`<p class="note warn">${said} Once that is mended, every batch of the account goes on by <code>outlast resume --account ${report.account}</code>.</p>`;
   }
+  if (report.paused_by === "unclear") {
+    return html`<p class="note warn">${said} Most resolve by themselves; <code>outlast resolve</code> decides about the rest.</p>`;
+  }
   const how = mayAct ? "Resume lets it go on." : "It takes a producer’s key to let it go on.";
   return html`<p class="note warn">${said} ${how}</p>`;
 }

@@ -11,6 +11,13 @@ import type { Scripts } from "./scripts.ts";
 /** Sweeps come four times a minute; after so long without one, nobody looks. */
 const SWEPT_LATELY_MS = 2 * MINUTE;
 
+/** How the reason ends where no person paused the account, and none can resume it. */
+const UNCLEAR_HALT = "of its items are unclear, and nothing more is bought until some are resolved";
+
+export function isUnclearHalt(reason: string): boolean {
+  return reason.endsWith(UNCLEAR_HALT);
+}
+
 /** Which Redis it is: `<run id>/<a mark of its data>`. */
 export type RedisIdentity = string;
 
@@ -42,6 +49,12 @@ export function accountsOf(redis: Redis, scripts: Scripts) {
     };
   }
 
+  /** This Redis, if the account is open on it; else null. */
+  async function openOn(account: AccountName): Promise<RedisIdentity | null> {
+    const [identity, { on }] = await Promise.all([readIdentity(account), opening(account)]);
+    return on === identity ? identity : null;
+  }
+
   return {
     /** Claims are turned away and nothing is fed until `resumeAccount`. The first reason stays. */
     async pauseAccount(account: AccountName, reason: string): Promise<boolean> {
@@ -59,16 +72,17 @@ export function accountsOf(redis: Redis, scripts: Scripts) {
         redis.zcard(REDIS_KEYS.unclear(account)),
       ]);
       if (paused !== null || unclear < MAX_UNCLEAR) return paused;
-      return `${unclear} of its items are unclear, and nothing more is bought until some are resolved`;
+      return `${unclear} ${UNCLEAR_HALT}`;
     },
 
     readIdentity,
     opening,
 
+    openOn,
+
     /** Whether the account is open on this very Redis. */
     async isOpen(account: AccountName): Promise<boolean> {
-      const [identity, { on }] = await Promise.all([readIdentity(account), opening(account)]);
-      return on === identity;
+      return (await openOn(account)) !== null;
     },
 
     /** From now on items of the account may be bought on this Redis. `lost`: what the one before it may have lost. */

@@ -213,13 +213,15 @@ export function batchesOf(redis: Redis, scripts: Scripts) {
     },
 
     /**
-     * Opens the next attempt of items whose attempt has ended so. Answers how many were opened; null while the batch is
-     * being canceled. An item that stands otherwise by now is left as it is.
+     * Opens the next attempt of items whose attempt has ended so. Answers how many were opened; null while items of a
+     * canceled batch haven't ended, which end by its cancel. An item that stands otherwise by now is left as it is.
+     * `cancelIsOver`: a lost Redis is put right, and the cancel had been taken back.
      */
     async redrive(
       { id, account }: Pick<Batch, "id" | "account">,
       items: readonly Redriven[],
       nowMs: number,
+      { cancelIsOver = false }: { readonly cancelIsOver?: boolean } = {},
     ): Promise<number | null> {
       const opened = z
         .number()
@@ -248,6 +250,7 @@ export function batchesOf(redis: Redis, scripts: Scripts) {
                 flat(carry?.set ?? {}),
               ]),
             ),
+            cancelIsOver ? 1 : 0,
           ),
         );
       return opened === -1 ? null : opened;

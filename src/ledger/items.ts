@@ -207,7 +207,11 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
     },
 
     /** Leaves word for whoever works on the attempt; answers where it stands, null if it isn't the item's any more. */
-    async markItem(ref: AttemptRef, mark: "wake" | "cancel"): Promise<ItemState | null> {
+    async markItem(
+      ref: AttemptRef,
+      mark: "wake" | "cancel" | "redriven",
+      value: string = "1",
+    ): Promise<ItemState | null> {
       const { account, batch, index, attempt } = ref;
       const state = z
         .number()
@@ -218,6 +222,7 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
             index,
             attempt,
             mark,
+            value,
           ),
         );
       return state === -1 ? null : (ITEM_STATES[state] ?? null);

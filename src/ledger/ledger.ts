@@ -16,6 +16,7 @@ import { secretsOf } from "./secrets.ts";
 import { webhookCountsOf } from "./webhook-counts.ts";
 
 export type { LostSpan, RedisIdentity } from "./accounts.ts";
+export { isUnclearHalt } from "./accounts.ts";
 export type { BatchStanding, CancelWalk, FailureGroup, HoldAnswer, Redriven } from "./batches.ts";
 export type { MoveAnswer, MoveOptions, OpenIntent, OpenItemFields } from "./items.ts";
 

@@ -139,7 +139,11 @@ if not legal then
   return answer('already', state)
 end
 
-if m.believes and redis.call('HGET', account, 'opened_on') ~= redisIdentity(epoch) then return answer('unopened', state) end
+if m.believes then
+  local openedOn = redis.call('HGET', account, 'opened_on')
+  -- On data that no account was ever opened on nothing was bought either: what waits there may be ended, but not claimed.
+  if openedOn ~= redisIdentity(epoch) and (m.claim or openedOn) then return answer('unopened', state) end
+end
 
 -- Emptied, and not yet put right: a step would leave half a batch behind.
 if redis.call('HEXISTS', batch, 'opened_at') == 0 then

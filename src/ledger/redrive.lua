@@ -9,17 +9,23 @@
 --         false or, where Redis may have lost that it was redriven and bought, between which moments: [ms, ms],
 --         false or, where nothing is to be bought, the prediction that the next attempt carries on with,
 --         and then fields of its hash, flat]
--- Returns how many were opened, or -1 while the batch is being canceled.
+--       5 1 where a lost Redis is put right: the cancel had been over
+-- Returns how many were opened, or -1 while items of a canceled batch haven't ended: they end by its cancel.
 
 local bytes, batch, returned, unfed, unfinished, unclear, failures, canceling, open, boundNow = unpack(KEYS)
 local id, nowMs = ARGV[1], ARGV[2]
 local BOUND_FOR_S = 3 * 3600
 
-if redis.call('ZSCORE', canceling, id) then return -1 end
 local items = cjson.decode(ARGV[4])
--- Whoever buys again takes the cancel back, for the items that are named.
-for _, one in ipairs(items) do
-  if not one[5] then redis.call('HDEL', batch, 'canceled_at', 'walked') end
+local buys = false
+for _, one in ipairs(items) do buys = buys or not one[5] end
+-- Whoever buys again takes the cancel back.
+if buys and redis.call('HEXISTS', batch, 'canceled_at') == 1 then
+  local held = redis.call('HMGET', batch, 'items', 'saved', 'failed', 'canceled')
+  local ended = tonumber(held[2] or 0) + tonumber(held[3] or 0) + tonumber(held[4] or 0)
+  if ARGV[5] ~= '1' and (redis.call('ZSCORE', canceling, id) or ended < tonumber(held[1] or 0)) then return -1 end
+  redis.call('HDEL', batch, 'canceled_at', 'walked')
+  redis.call('ZREM', canceling, id)
 end
 
 local function leaveGroup(group)

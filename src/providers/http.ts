@@ -45,6 +45,8 @@ export type ProviderRequest = {
   readonly headers?: Readonly<Record<string, string>>;
   /** Sent as JSON. */
   readonly body?: unknown;
+  /** What of it must not be told, should the provider quote it. */
+  readonly secret?: string;
   /** Whether the provider may charge for it: then nothing may ever send it twice. */
   readonly spends: boolean;
   /** From the call to the last byte of the answer. */
@@ -229,9 +231,9 @@ export class ProviderHttp implements AsyncDisposable {
       const detail = cause?.message ?? "no answer";
       return new ProviderError(`${tried}: ${detail}; ${consequence(kind, request)}`, { kind, detail, cause });
     }
-    const problem = readProblem(this.#starred(arrived.text ?? ""));
+    const problem = readProblem(this.#starred(arrived.text ?? "", request));
     const kind = SURELY_NOT_ACCEPTED.has(status) ? "refused" : "unknown";
-    const detail = this.#starred(problem.detail) || cause?.message || `HTTP ${status} without a word`;
+    const detail = this.#starred(problem.detail, request) || cause?.message || `HTTP ${status} without a word`;
     const nowMs = dateOf(arrived)?.getTime() ?? Date.now();
     return new ProviderError(`${tried}: answered ${status}, ${detail}; ${consequence(kind, request)}`, {
       kind,
@@ -248,7 +250,7 @@ export class ProviderHttp implements AsyncDisposable {
 
   #unreadable(request: ProviderRequest, status: number, text: string, error: z.ZodError): Error {
     const faults = error.issues.slice(0, 3).map(({ path, message }) => `${path.join(".") || "answer"}: ${message}`);
-    const words = firstWords(this.#starred(text.slice(0, 20_000))) || "an empty body";
+    const words = firstWords(this.#starred(text.slice(0, 20_000), request)) || "an empty body";
     const message = this.#starred(
       `could not ${request.what} at ${this.#base.origin}: answered ${status}, but not as documented ` +
         `(${faults.join("; ")}), beginning with: ${words}`,
@@ -273,8 +275,11 @@ export class ProviderHttp implements AsyncDisposable {
     return cause;
   }
 
-  #starred(text: string): string {
-    return text.replaceAll(this.#token, "***");
+  #starred(text: string, { secret }: Pick<ProviderRequest, "secret"> = {}): string {
+    const starred = text.replaceAll(this.#token, "***");
+    if (secret === undefined) return starred;
+    // As it is, and as JSON may spell it.
+    return starred.replaceAll(secret, "***").replaceAll(secret.replaceAll("/", "\\/"), "***");
   }
 }
 

@@ -2,7 +2,7 @@
  * Reads what a provider says when it says no, in whatever shape: problem+json (Replicate), an OpenAI-like envelope
  * (CometAPI), a list of validation errors (cog), an HTML page (a proxy in between), or nothing.
  *
- * Shapes as of 2026-11: `facts` 1.8 and 3. Never throws: an error about an error helps nobody.
+ * Shapes as of 2026-11, from the providers' pages and recorded answers. Never throws: an error about an error helps nobody.
  */
 
 import { z } from "zod";

@@ -101,6 +101,7 @@ function createOf({ target, input, cancelAfterMs, webhookUrl }: CreateRequest, d
     method: "POST",
     path: pathOfTarget(target),
     headers: cancelAfterMs === undefined ? {} : { "cancel-after": cancelAfter(cancelAfterMs) },
+    ...(webhookUrl !== undefined && { secret: webhookUrl }),
     body: target.kind === "version" ? { version: target.version, input, ...webhook } : { input, ...webhook },
     spends: true,
     deadlineMs,

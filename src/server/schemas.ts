@@ -125,7 +125,7 @@ export const batch = z
     duplicates: count.meta({ description: "Predictions that were bought for an item which had one." }),
     account: z.string(),
     paused: z.string().nullable(),
-    paused_by: z.enum(["batch", "account"]).nullable(),
+    paused_by: z.enum(["batch", "account", "unclear"]).nullable(),
     canceled_at: moment.nullable(),
     opened_at: moment,
     finished_at: moment.nullable(),

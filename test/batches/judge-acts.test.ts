@@ -7,7 +7,7 @@ import type { Act, DatedAct } from "../../src/bucket/acts.ts";
 
 /** A second apart. */
 function dated(...acts: readonly Act[]): readonly DatedAct[] {
-  return acts.map((act, at) => ({ ...act, atMs: (at + 1) * 1_000 }));
+  return acts.map((act, at) => ({ ...act, n: at + 1, atMs: (at + 1) * 1_000 }));
 }
 
 const NOTHING = {
@@ -17,6 +17,7 @@ const NOTHING = {
   walkedAtMs: null,
   canceled: new Set(),
   redriven: new Map(),
+  repaired: new Map(),
   redrivenAtMs: null,
 };
 const PAUSED = "paused by a person at 1970-01-01T00:00:01.000Z";
@@ -79,6 +80,20 @@ test.for<readonly [string, readonly Act[], Partial<Record<keyof typeof NOTHING, 
       redrivenAtMs: 2_000,
     },
   ],
+  [
+    "a repair, which buys nothing and takes no cancel back",
+    [{ act: "cancel" }, { act: "repair", items: [[1, 1, "p1"]] }],
+    { canceledAtMs: 1_000, repaired: new Map([[1, { ended: 1, prediction: "p1", atMs: 2_000 }]]), redrivenAtMs: 2_000 },
+  ],
+  [
+    "a second word on an attempt that was opened already",
+    [
+      { act: "redrive", items: [[1, 1]] },
+      { act: "repair", items: [[1, 1, "p1"]] },
+      { act: "redrive", items: [[1, 1]] },
+    ],
+    { redriven: new Map([[1, { ended: 1, atMs: 1_000 }]]), redrivenAtMs: 3_000 },
+  ],
   ["a word on unclear items", [{ act: "resolve", as: "fail", items: [1] }], {}],
 ])("%s", ([, acts, come]) => {
   expect(judgeActs(dated(...acts))).toEqual({ ...NOTHING, ...come, acts: acts.length });
@@ -97,7 +112,11 @@ test("a batch is never paused and canceled at once, and nothing redriven last is
       if (last?.act === "cancel" && last.items === undefined) expect(acted.paused).toBeNull();
       if (last?.act !== "redrive") return;
       expect(acted.canceledAtMs).toBeNull();
-      for (const [index] of last.items) expect(acted.canceled).not.toContain(index);
+      // Of two that would open the same attempt only the first one did.
+      const earlier = judgeActs(dated(...acts.slice(0, -1))).redriven;
+      for (const [index, ended] of last.items) {
+        if (ended > (earlier.get(index)?.ended ?? 0)) expect(acted.canceled).not.toContain(index);
+      }
     }),
   );
 });

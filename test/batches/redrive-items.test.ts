@@ -16,6 +16,7 @@ import {
   buyAndEnd,
   cancelOne,
   claim,
+  end,
   FAILED,
   failedByProvider,
   feed,
@@ -158,9 +159,13 @@ describe("a redrive", () => {
     await expect(redrive(line, batch)).rejects.toThrow(CannotHold);
     expect(await statesOf(line, batch)).toEqual(FIRST);
     await feed(line);
+    // What runs is ended by the cancel, which a redrive would take back.
+    await expect(redrive(line, batch, { ends: BOTH })).rejects.toThrow(/haven't ended yet/);
+    expect((await readBatchActs(line.bucket, batch)).map(({ act }) => act)).not.toContain("redrive");
+    await end(line, refOf(batch, 4), FAILED);
     expect(await redrive(line, batch, { ends: BOTH, indexes: [[2, 3]] })).toBe(2);
     expect(await standingOf(line, batch)).toMatchObject({ canceledAtMs: null });
-    expect(await statesOf(line, batch)).toEqual(["1 saved", "1 failed", "2 waiting", "2 waiting", "1 running"]);
+    expect(await statesOf(line, batch)).toEqual(["1 saved", "1 failed", "2 waiting", "2 waiting", "1 failed"]);
     expect((await claim(line, refOf(batch, 3, 2))).answer).toBe("moved");
   });
 

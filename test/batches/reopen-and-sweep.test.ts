@@ -41,7 +41,7 @@ async function sweep(line: Line, books: readonly Bought[]): Promise<readonly { a
       if (place === undefined) throw new Error("the row is gone");
       return readRow(bucket, batch, place);
     },
-    isOpen: ledger.isOpen,
+    openOn: ledger.openOn,
     boundAmong: ledger.boundAmong,
     move: ledger.move,
     withdraw: (...[of, row, why]: Parameters<typeof withdrawItem>) => withdrawItem(of, row, why, line),

@@ -36,7 +36,7 @@ describe("unclear items", () => {
     expect(await resolve(line, batch, "resend")).toBe(3);
     expect(await statesOf(line, batch)).toEqual(["1 waiting", "1 waiting", "1 waiting", "1 waiting"]);
     expect(await readBatchActs(line.bucket, batch)).toEqual([
-      { act: "resolve", as: "resend", items: [1, 2, 3], at: "2026-11-20T12:00:00.000Z", atMs: NOON },
+      { act: "resolve", as: "resend", items: [1, 2, 3], at: "2026-11-20T12:00:00.000Z", n: 1, atMs: NOON },
     ]);
     expect(await line.ledger.intents(ACCOUNT, "unclear", 10), "the other batch's").toHaveLength(1);
     expect(await line.ledger.returnedRows(ACCOUNT, batch, 10)).toHaveLength(3);
@@ -75,13 +75,13 @@ describe("unclear items", () => {
   test("whose prediction comes to light at that moment keep it", async ({ line }) => {
     const batch = await open(line);
     const { ledger } = line;
-    const intents: typeof ledger.intents = async (...of) => {
-      const found = await ledger.intents(...of);
+    const readItem: typeof ledger.readItem = async (ref) => {
+      const found = await ledger.readItem(ref);
       const bound = { nowMs: NOON, predictionId: predictionId("late"), nonce: nonceOf(refOf(batch, 1)) };
-      expect((await ledger.move(refOf(batch, 1), "bind", bound)).answer).toBe("moved");
+      if (ref.index === 1) expect((await ledger.move(refOf(batch, 1), "bind", bound)).answer).toBe("moved");
       return found;
     };
-    const deps = { ...depsOf(line), ledger: { ...ledger, intents } };
+    const deps = { ...depsOf(line), ledger: { ...ledger, readItem } };
     expect(await resolveUnclearItems((await standingOf(line, batch)).batch, "resend", null, deps)).toBe(2);
     expect((await statesOf(line, batch))[1]).toBe("1 running");
   });

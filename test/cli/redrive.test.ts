@@ -40,7 +40,7 @@ describe("redrive", () => {
     expect(one.code).toBe(0);
     expect(jsonLines(one.stdout)).toEqual([{ batch, redriven: 1 }]);
     expect(lines(one.stderr)).toEqual([
-      "1 item is bought again, as a new attempt",
+      "1 item waits to be bought again, as a new attempt",
       expect.stringContaining(`watch ${batch}`),
     ]);
     expect(await statesOf(line, batch)).toEqual(["1 saved", "2 waiting", "1 unclear"]);
@@ -78,7 +78,7 @@ describe("resolve", () => {
     expect(jsonLines(none.stdout)).toEqual([{ batch, resolved: 0 }]);
     const one = await run(place, "resolve", batch, "--resend", "--json");
     expect([one.code, jsonLines(one.stdout)]).toEqual([0, [{ batch, resolved: 1 }]]);
-    expect(one.stderr).toMatch(/^1 unclear item is bought again; to watch the batch/);
+    expect(one.stderr).toMatch(/^1 unclear item is to be bought again; to watch the batch/);
     expect((await statesOf(line, batch))[2]).toBe("1 waiting");
   });
 });

@@ -101,7 +101,9 @@ describe("watching", () => {
     await services.ledger.move(ref, "doubt", { nowMs: 5_000 });
     const { code, stderr } = await watching.ended;
     expect(code).toBe(4); // an unclear item outranks a pause
-    expect(stderr).toContain("1 unclear: nobody knows whether the provider took them; none is sent again");
+    expect(stderr).toContain(
+      "1 unclear: nobody knows whether the provider took them, and none is sent again on a guess",
+    );
   });
 
   test("ends with 2 where items failed, once the results are written", async ({ place, services }) => {

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { createQueueDepth, type Hungry, rateWindow, shareRoom } from "../../src/core/feeding.ts";
+import { createQueueDepth, type Hungry, rateWindow, shareRoom, windowRows } from "../../src/core/feeding.ts";
 
 const anyHungry: fc.Arbitrary<readonly Hungry<number>[]> = fc
   .array(fc.record({ kind: fc.constantFrom("file", "singles" as const), rows: fc.nat(40) }), { maxLength: 12 })
@@ -154,6 +154,12 @@ test("singles and files that both wait get about half each over time, however li
     }
     expect(given.singles, `room ${places}`).toBe(given.file);
   }
+});
+
+test("a window is five minutes of the limit, and half a minute where the provider has no list", () => {
+  const rates = [0.5, 6, 60, 300, 600, 6_000];
+  expect(rates.map((rate) => windowRows(rate, true))).toEqual([20, 30, 300, 1_500, 2_000, 2_000]);
+  expect(rates.map((rate) => windowRows(rate, false))).toEqual([1, 3, 30, 150, 300, 2_000]);
 });
 
 describe("the create queue", () => {

@@ -2,15 +2,7 @@
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import {
-  couldBe,
-  type Evidence,
-  type Intent,
-  type ListedPrediction,
-  resolveUnclear,
-  shows,
-} from "../../src/core/matching.ts";
-import { predictionId } from "../../src/core/prediction.ts";
+import { couldBe, SHORTEST_PROMPT, shows, showsExactly } from "../../src/core/matching.ts";
 
 const text =
   "a text so long that a list may well cut it off somewhere, as lists do with the prompts that people write ".repeat(4);
@@ -54,11 +46,43 @@ describe("a listed input", () => {
     ["keys that the provider added", { prompt: "a fox" }, { prompt: "a fox", steps: 28 }, true],
     ["a text cut off", { prompt: text }, { prompt: `${text.slice(0, 256)}…` }, true],
     [
-      "a URL that was changed",
-      { prompt: "a fox", image: "https://a.example/1" },
-      { prompt: "a fox", image: "https://b.example/2" },
+      "a URL that was changed, and a prompt",
+      { prompt: "a fox asleep in the snow", image: "https://a.example/1" },
+      { prompt: "a fox asleep in the snow", image: "https://b.example/2" },
       true,
     ],
+    [
+      "a URL that was changed, and a few words",
+      { prompt: "a fox", image: "https://a.example/1" },
+      { prompt: "a fox", image: "https://b.example/2" },
+      false,
+    ],
+    [
+      "another URL and common numbers",
+      { image: "https://a.example/1", scale: 4, width: 1024 },
+      { image: "https://b.example/2", scale: 4, width: 1024 },
+      false,
+    ],
+    [
+      "the same URL and a common number",
+      { image: "https://a.example/1", scale: 4 },
+      { image: "https://a.example/1", scale: 4 },
+      true,
+    ],
+    [
+      "a URL in a data URL's place, and a common number",
+      { image: "data:image/png;base64,AAAA", scale: 4 },
+      { image: "https://b.example/2", scale: 4 },
+      false,
+    ],
+    [
+      "a data URL that begins the same",
+      { image: `data:image/png;base64,${"A".repeat(300)}B` },
+      { image: `data:image/png;base64,${"A".repeat(300)}` },
+      false,
+    ],
+    ["a hidden secret and a few words", { prompt: "a fox", token: "hf_a" }, { prompt: "a fox", token: "***" }, false],
+    ["nothing but a hidden text", { prompt: "***" }, { prompt: "***" }, false],
     ["nothing but a URL, unchanged", { image: "https://a.example/1" }, { image: "https://a.example/1" }, true],
     ["nothing but a URL, changed", { image: "https://a.example/1" }, { image: "https://b.example/2" }, false],
     ["a part of ours", { prompt: "a fox", seed: 7 }, { prompt: "a fox" }, false],
@@ -74,6 +98,33 @@ describe("a listed input", () => {
     fc.assert(
       fc.property(inputs, inputs, (ours, listed) => {
         if (shows(listed, ours)) expect(couldBe(ours, listed)).toBe(true);
+      }),
+    );
+  });
+
+  test("of which anything but a file differs is never taken for ours, nor of another file without our very prompt", () => {
+    fc.assert(
+      fc.property(inputs, fc.webUrl(), fc.webUrl(), fc.string({ maxLength: 40 }), (input, own, theirs, prompt) => {
+        fc.pre(own.trim() !== theirs.trim());
+        const ours = { ...input, prompt, image: own };
+        const listed = { ...input, prompt, image: theirs };
+        const texts = Object.values({ ...input, prompt })
+          .flatMap((value) => (typeof value === "string" && !/^\s*[a-z][a-z0-9+.-]*:/i.test(value) ? value.trim() : []))
+          .map(({ length }) => length);
+        if (Math.max(...texts, 0) < SHORTEST_PROMPT) expect(shows(listed, ours)).toBe(false);
+        expect(showsExactly(listed, ours)).toBe(false);
+        expect(shows({ ...listed, own: 2 }, { ...ours, own: 1 })).toBe(false);
+        expect(shows(listed, { ...ours, own: 1 })).toBe(false);
+      }),
+    );
+  });
+
+  test("that shows ours exactly shows ours", () => {
+    fc.assert(
+      fc.property(inputs, inputs, (ours, listed) => {
+        for (const shown of [listed, ours, { ...listed, ...ours }]) {
+          if (showsExactly(shown, ours)) expect(shows(shown, ours)).toBe(true);
+        }
       }),
     );
   });
@@ -96,130 +147,6 @@ describe("a listed input", () => {
     fc.assert(
       fc.property(inputs, fc.string({ minLength: 1, maxLength: 20 }), (input, word) => {
         expect(couldBe({ ...input, own: `mine ${word}` }, { ...input, own: `theirs ${word}` })).toBe(false);
-      }),
-    );
-  });
-});
-
-const MINUTE = 60_000;
-const at = (minutes: number) => minutes * MINUTE;
-
-function intent(key: string, prompt: string, minutes = 0): Intent<string> {
-  return { key, digest: prompt, input: { prompt }, fromMs: at(minutes), toMs: at(minutes) };
-}
-
-function listed(id: string, input: unknown, minutes = 0.1): ListedPrediction {
-  return { id: predictionId(id), input, createdAtMs: at(minutes) };
-}
-
-function evidence(fields: Partial<Evidence<string>>): Evidence<string> {
-  return {
-    unclear: [],
-    unanswered: [],
-    unbound: [],
-    isClean: () => true,
-    earliestMs: at(1),
-    latestMs: at(11),
-    ...fields,
-  };
-}
-
-describe("unclear attempts", () => {
-  test("get the prediction that can only be theirs", () => {
-    const resolved = resolveUnclear(
-      evidence({
-        unclear: [intent("a", "fox"), intent("b", "crow")],
-        unbound: [listed("p1", { prompt: "crow" }), listed("p2", { prompt: "whale" })],
-      }),
-    );
-    expect(resolved).toEqual({ bound: [{ key: "b", prediction: "p1" }], absent: ["a"] });
-  });
-
-  test("are bound at once, but absent only where the sweep is clean", () => {
-    const facts = { unclear: [intent("a", "fox"), intent("b", "crow")], unbound: [listed("p1", { prompt: "crow" })] };
-    expect(resolveUnclear(evidence({ ...facts, isClean: () => false }))).toEqual({
-      bound: [{ key: "b", prediction: "p1" }],
-      absent: [],
-    });
-  });
-
-  test("of one input are resolved together, the oldest first", () => {
-    const unclear = [intent("late", "fox", 2), intent("early", "fox", 1), intent("last", "fox", 3)];
-    const unbound = [listed("p2", { prompt: "fox" }, 3), listed("p1", { prompt: "fox" }, 2)];
-    expect(resolveUnclear(evidence({ unclear, unbound }))).toEqual({
-      bound: [
-        { key: "early", prediction: "p1" },
-        { key: "late", prediction: "p2" },
-      ],
-      absent: ["last"],
-    });
-  });
-
-  test("wait while a twin's answer is on its way", () => {
-    const facts = evidence({
-      unclear: [intent("a", "fox")],
-      unanswered: [intent("twin", "fox")],
-      unbound: [listed("p1", { prompt: "fox" })],
-    });
-    expect(resolveUnclear(facts)).toEqual({ bound: [], absent: [] });
-  });
-
-  test("aren't given what could be another's, and aren't absent while it is there", () => {
-    const facts = evidence({
-      unclear: [intent("a", "fox"), intent("b", "crow")],
-      unbound: [listed("p1", {})],
-    });
-    expect(resolveUnclear(facts)).toEqual({ bound: [], absent: [] });
-  });
-
-  test("aren't given a stranger's that shows nothing of theirs, and aren't absent while it is there", () => {
-    const unclear = [{ ...intent("a", "speech"), input: { text: "a", seed: 242 } }];
-    expect(resolveUnclear(evidence({ unclear, unbound: [listed("p1", { prompt: "b" })] }))).toEqual({
-      bound: [],
-      absent: [],
-    });
-  });
-
-  test("aren't held up by predictions of another time", () => {
-    const unclear = [intent("a", "fox", 60)];
-    const unbound = [listed("p1", { prompt: "fox" }, 50), listed("p2", { prompt: "fox" }, 75)];
-    expect(resolveUnclear(evidence({ unclear, unbound }))).toEqual({ bound: [], absent: ["a"] });
-  });
-
-  test("none is both bound and absent, no prediction is bound twice, and what could be ours is never passed over", () => {
-    const prompt = fc.constantFrom("fox", "crow", "whale");
-    const shown = fc.oneof(
-      prompt.map((text) => ({ prompt: text })),
-      fc.constant({}),
-    );
-    const facts = fc.record({
-      unclear: fc.array(fc.tuple(prompt, fc.nat({ max: 5 })), { maxLength: 6 }),
-      unanswered: fc.array(prompt, { maxLength: 2 }),
-      unbound: fc.array(fc.tuple(shown, fc.nat({ max: 20 })), { maxLength: 6 }),
-      clean: fc.boolean(),
-    });
-    fc.assert(
-      fc.property(facts, ({ unclear, unanswered, unbound, clean }) => {
-        const all = evidence({
-          unclear: unclear.map(([text, minutes], n) => intent(`u${n}`, text, minutes)),
-          unanswered: unanswered.map((text, n) => intent(`w${n}`, text)),
-          unbound: unbound.map(([input, minutes], n) => listed(`p${n}`, input, minutes)),
-          isClean: () => clean,
-        });
-        const { bound, absent } = resolveUnclear(all);
-        const keys = [...bound.map(({ key }) => key), ...absent];
-        expect(new Set(keys).size).toBe(keys.length);
-        expect(new Set(bound.map(({ prediction }) => prediction)).size).toBe(bound.length);
-        for (const key of absent) {
-          expect(clean).toBe(true);
-          const own = all.unclear.find((one) => one.key === key);
-          const left = all.unbound.filter(({ id }) => !bound.some(({ prediction }) => prediction === id));
-          const possible = left.filter(({ input, createdAtMs }) => {
-            const age = createdAtMs - (own?.fromMs ?? 0);
-            return couldBe(own?.input, input) && age >= -all.earliestMs && age <= all.latestMs;
-          });
-          expect(possible).toEqual([]);
-        }
       }),
     );
   });

@@ -2,7 +2,14 @@
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { DEFAULT_SWEEP_POLICY, isClean, type SentBetween, sweptSpan } from "../../src/core/sweeping.ts";
+import {
+  DEFAULT_SWEEP_POLICY,
+  isClean,
+  latestAfterIntentMs,
+  mayBeClean,
+  type SentBetween,
+  sweptSpan,
+} from "../../src/core/sweeping.ts";
 import { MINUTE } from "../../src/core/time.ts";
 
 const policy = DEFAULT_SWEEP_POLICY;
@@ -22,11 +29,22 @@ describe("a sweep", () => {
     expect(isClean(intent, readAt * MINUTE, policy)).toBe(clean);
   });
 
-  test("reads what all intents need that it can still prove something about", () => {
+  test("reads what all intents need whose prediction can still be seen", () => {
     const span = sweptSpan([sent(0), sent(20), sent(22, 24)], 55 * MINUTE, policy);
-    expect(span).toEqual({ afterMs: 19.5 * MINUTE, beforeMs: 25 * MINUTE });
+    expect(span).toEqual({ afterMs: 19.5 * MINUTE, beforeMs: 35 * MINUTE });
     expect(sweptSpan([sent(0)], 55 * MINUTE, policy)).toBeNull();
     expect(sweptSpan([], 0, policy)).toBeNull();
+  });
+
+  test("looks for one whose span began too long ago, as far back as anything can be seen", () => {
+    const long = sent(0, 40);
+    expect(sweptSpan([long], 80 * MINUTE, policy)).toEqual({ afterMs: 29.5 * MINUTE, beforeMs: 51 * MINUTE });
+    expect(isClean(long, 80 * MINUTE, policy)).toBe(false);
+    expect(sweptSpan([long], 91 * MINUTE, policy)).toBeNull();
+  });
+
+  test("reads on for as long after an intent as its prediction may be created", () => {
+    expect(latestAfterIntentMs(policy)).toBe(11 * MINUTE);
   });
 
   test("that is clean for an intent has read everything in which its prediction can stand", () => {
@@ -35,9 +53,13 @@ describe("a sweep", () => {
       fc.property(intents, fc.nat({ max: 120 }), (times, readAt) => {
         const all = times.map(([from, length]) => sent(from, from + length));
         const span = sweptSpan(all, readAt * MINUTE, policy);
+        for (const one of all) {
+          const later = Array.from({ length: 120 }, (_, more) => (readAt + more) * MINUTE);
+          expect(mayBeClean(one, readAt * MINUTE, policy)).toBe(later.some((ms) => isClean(one, ms, policy)));
+        }
         for (const intent of all.filter((one) => isClean(one, readAt * MINUTE, policy))) {
           expect(span?.afterMs).toBeLessThanOrEqual(intent.fromMs - policy.skewMs);
-          expect(span?.beforeMs).toBeGreaterThanOrEqual(intent.toMs + policy.requestDeadlineMs + policy.skewMs);
+          expect(span?.beforeMs).toBeGreaterThanOrEqual(intent.toMs + latestAfterIntentMs(policy));
         }
       }),
     );

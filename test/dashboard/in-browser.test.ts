@@ -44,10 +44,10 @@ const test = base
 
 const widerThanScreen = (page: Page) => page.evaluate("document.documentElement.scrollWidth - innerWidth");
 /** Asked from here: the page's own policy forbids the eval by which Playwright would ask within it. */
-const drawn = (page: Page) =>
-  expect
-    .poll(() => page.evaluate("Array.from(document.images).every((image) => image.complete && image.naturalWidth > 0)"))
-    .toBe(true);
+async function drawn(page: Page): Promise<void> {
+  const all = "Array.from(document.images).every((image) => image.complete && image.naturalWidth > 0)";
+  await expect.poll(() => page.evaluate(all)).toBe(true);
+}
 /** Forgotten when the page is loaded anew. */
 const mark = (page: Page) => page.evaluate("globalThis.marked = true");
 const isMarked = (page: Page) => page.evaluate("globalThis.marked === true");

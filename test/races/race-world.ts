@@ -373,6 +373,10 @@ export function createDeps(world: RaceWorld, pace: Pace = atOnce): CreateDeps {
     pauseAccount: async (reason) => void (await ledger.pauseAccount(ACCOUNT, reason)),
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
     enqueueFollow: queues.follow,
+    isOpen: ledger.isOpen,
+    readItem: ledger.readItem,
+    pause: async () => undefined,
+    warn: () => undefined,
     bookDuplicate: (ref, prediction) =>
       bookDuplicate(ref, prediction, {
         ...paced({ bucket, ledger, provider: world.provider }, pace),
@@ -424,7 +428,7 @@ export async function sweep(world: RaceWorld, pace: Pace = atOnce): Promise<void
     noteSweep: ledger.noteSweep,
     intents: ledger.intents,
     readRow: async ({ batch, index }) => readRow(bucket, batch, (await world.line.createErrand(batch, index)).place),
-    isOpen: ledger.isOpen,
+    openOn: ledger.openOn,
     boundAmong: ledger.boundAmong,
     move: ledger.move,
     withdraw: (ref, row, why) => withdrawItem(ref, row, why, { ...paced({ bucket, ledger, queues }, pace), clock }),

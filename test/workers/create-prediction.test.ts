@@ -1,10 +1,12 @@
 import { describe, expect } from "vitest";
 import { openAdmission } from "../../src/batches/admit-single.ts";
+import { reopenAccount } from "../../src/batches/reopen-account.ts";
 import type { SingleInput } from "../../src/batches/single-input.ts";
 import { withdrawItem } from "../../src/batches/withdraw-item.ts";
 import { keepEnding, readEnding } from "../../src/bucket/endings.ts";
 import { readRow } from "../../src/bucket/input-parts.ts";
 import { readReceipt } from "../../src/bucket/records.ts";
+import { noteWindow } from "../../src/bucket/window-notes.ts";
 import type { ItemState } from "../../src/core/item.ts";
 import {
   type BatchId,
@@ -101,6 +103,10 @@ function depsOf({ line, provider }: World): CreateDeps {
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
     enqueueFollow: queues.follow,
     bookDuplicate: async (ref, prediction) => ledger.addDuplicate(ref, prediction),
+    isOpen: ledger.isOpen,
+    readItem: ledger.readItem,
+    pause: async () => undefined,
+    warn: () => undefined,
     enqueueRecord: queues.record,
     enqueueNotify: queues.notify,
     enqueueFinish: (ref) => queues.finish(ref.account, ref.batch),
@@ -265,6 +271,44 @@ describe("one create", () => {
     });
     expect(await line.ledger.returnedRows(ACCOUNT, world.batch, 10), "and the feed doesn't give it out").toEqual([]);
     expect(await follows(world)).toHaveLength(1);
+  });
+
+  test("waits with its answer for a Redis that was emptied under it, and binds it there", async ({ line }) => {
+    const world = await openWorld(line, answerNumber);
+    const { bucket, ledger, queues, clock } = line;
+    const reopened = async () => {
+      const deps = { bucket, ledger, queues, restartLosesNothing: false, tell: () => undefined, clock };
+      await reopenAccount(ACCOUNT, deps);
+    };
+    await noteWindow(bucket, world.batch, { first: 0, last: 1, notedAtMs: NOON });
+    const provider: CreateDeps["provider"] = {
+      create: async (request, aborted) => {
+        const made = await world.provider.create(request, aborted);
+        await line.redis.flushall();
+        return made;
+      },
+    };
+    const surplus: string[] = [];
+    const bookDuplicate: CreateDeps["bookDuplicate"] = async (_ref, prediction) => {
+      surplus.push(prediction);
+    };
+    expect(await run(world, { ...depsOf(world), provider, pause: reopened, bookDuplicate })).toEqual({ kind: "done" });
+    expect(surplus).toEqual([]);
+    expect(await ledger.readItem(world.errand)).toMatchObject({ state: "running", fields: { prediction_id: "p0" } });
+    expect(await follows(world)).toHaveLength(1);
+  });
+
+  test("tells the prediction of an item that nobody comes to know again, and books nothing", async ({ line }) => {
+    const world = await openWorld(line, answerNumber);
+    const told: unknown[] = [];
+    const later = { ...world.errand, attempt: 1 };
+    const move: CreateDeps["move"] = async (ref, step, options) =>
+      step === "claim" ? line.ledger.move(later, step, options) : line.ledger.move(ref, step, options);
+    const deps = { ...depsOf(world), move, warn: (fields: unknown) => told.push(fields) };
+    const errand = { ...world.errand, attempt: 2 };
+    await createPrediction(errand, deps, new AbortController().signal);
+    expect(told).toEqual([{ item: errandId(errand), prediction: "p0" }]);
+    expect((await line.ledger.standing(ACCOUNT, world.batch))?.duplicates).toBe(0);
   });
 
   test("is unclear where its twin got the prediction that its own answer names", async ({ line }) => {

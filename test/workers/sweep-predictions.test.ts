@@ -57,7 +57,7 @@ function depsOf(world: World, fields: Partial<SweepDeps> = {}): SweepDeps {
     provider: { list: async (query) => page(world, query) },
     noteSweep: ledger.noteSweep,
     intents: ledger.intents,
-    isOpen: ledger.isOpen,
+    openOn: ledger.openOn,
     readRow: async ({ account, batch, index }) => {
       const [place] = await placeItems({ bucket, ledger }, account, batch, index, 1);
       if (place === undefined) throw new Error("the row is gone");
@@ -157,6 +157,52 @@ describe("an unclear item", () => {
     await sweep(world, { whenAbsent: "fail" });
     expect(await stateOf(world, 1)).toBe("recording");
     expect(await line.jobs(QUEUE_NAMES.record)).toMatchObject([{ id: errandId(ref(world, 1)) }]);
+  });
+
+  test("whose prediction came so late that its request was long given up is bound, and never sent again", async ({
+    line,
+  }) => {
+    for (const lateMs of [90 * SECOND, 10 * MINUTE + 50 * SECOND]) {
+      const world = await open(line);
+      await makeUnclear(world, 1);
+      line.clock.forward(CLEAN_MS);
+      world.shown.push({ id: `late-${lateMs}`, input: { prompt: "crow" }, atMs: NOON + lateMs });
+      await sweep(world);
+      expect(await line.ledger.readItem(ref(world, 1))).toMatchObject({
+        state: "running",
+        fields: { prediction_id: `late-${lateMs}` },
+      });
+      expect(await line.ledger.returnedRows(ACCOUNT, world.batch, 10)).toEqual([]);
+    }
+  });
+
+  test("of a span that began too long ago is bound still, and never sent again", async ({ line }) => {
+    const world = await open(line);
+    await makeUnclear(world, 1, 2);
+    const intents: SweepDeps["intents"] = async (account, which, limit) =>
+      (await line.ledger.intents(account, which, limit)).map((one) => ({ ...one, toMs: one.toMs + 30 * MINUTE }));
+    world.shown.push({ id: "ours", input: { prompt: "crow" }, atMs: NOON + 25 * MINUTE });
+    line.clock.forward(70 * MINUTE);
+    await sweep(world, { intents });
+    expect([await stateOf(world, 1), await stateOf(world, 2)]).toEqual(["running", "unclear"]);
+    expect(Date.parse(world.asked[0]?.after ?? ""), "what is emptied by now isn't read").toBeGreaterThan(NOON);
+  });
+
+  test("is left alone while its account is being opened, though that ends in between", async ({ line }) => {
+    const world = await open(line);
+    await makeUnclear(world, 1);
+    line.clock.forward(CLEAN_MS);
+    for (const answers of [
+      [null, "one"],
+      ["one", null],
+      ["one", "another"],
+    ]) {
+      const openOn = answers.values();
+      await sweep(world, { openOn: async () => openOn.next().value ?? null });
+      expect(await stateOf(world, 1)).toBe("unclear");
+    }
+    await sweep(world);
+    expect(await stateOf(world, 1)).toBe("waiting");
   });
 
   test("that nobody asked about within the hour is held for a person", async ({ line }) => {
