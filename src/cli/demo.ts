@@ -19,6 +19,7 @@ import { chooseAccount } from "../batches/single-input.ts";
 import { submitBatch } from "../batches/submit-batch.ts";
 import { readConfig } from "../config.ts";
 import { type Batch, exitCodeOf } from "../core/batch.ts";
+import { OBJECT_KEYS } from "../core/naming.ts";
 import type { ResultLine } from "../core/receipt.ts";
 import { demoGrid, GRID_SIZE } from "../embedded/demo-grid.ts";
 import type { System } from "../embedded/system.ts";
@@ -110,10 +111,13 @@ function demoEnvironment(folder: string): Readonly<Record<string, string | undef
   return { ...Object.fromEntries(kept), OUTLAST_STATE_DIR: folder, OUTLAST_PORT: "0" };
 }
 
-async function forgetUnfinished({ ledger, accounts, redis }: CommandServices): Promise<void> {
+async function forgetUnfinished({ ledger, accounts, bucket, redis }: CommandServices): Promise<void> {
   for (const { name } of accounts) {
-    if ((await ledger.unfinishedBatches(name, 1)).length === 0) continue;
+    const unfinished = await ledger.unfinishedBatches(name, MAX_UNFINISHED);
+    if (unfinished.length === 0) continue;
     say("the last demo was interrupted: its unfinished batch is dropped");
+    // A Redis that was emptied is filled again from the bucket, with all batches that are there.
+    for (const batch of unfinished) await bucket.delete(OBJECT_KEYS.batch(batch));
     // The whole of it is the demo's: a private server, found by its folder.
     await redis.flushall();
     return;
@@ -144,6 +148,8 @@ async function* rows(items: number) {
 }
 
 const EXAMPLES = 3;
+/** More than one are left by nobody. */
+const MAX_UNFINISHED = 1_000;
 
 /** A picture, a set, and something that isn't a picture, where there are such. */
 async function sayExamples({ services }: System, batch: Batch): Promise<void> {

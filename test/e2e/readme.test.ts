@@ -33,17 +33,18 @@ test("the commands that hand over a file and take its outputs out", async () => 
 
   let batch = "";
   const lines = README.split("\n").filter((line) => line.startsWith("npm run -s outlast -- "));
-  const [submit, status, results, up, audit] = lines.map((line) =>
+  const [submit, status, results, up, redrive, audit] = lines.map((line) =>
     line.replace("npm run -s outlast -- ", "").split(" "),
   );
-  expect([submit, status, results, up, audit].map((words) => words?.[0])).toEqual([
+  expect([submit, status, results, up, redrive, audit].map((words) => words?.[0])).toEqual([
     "submit",
     "status",
     "results",
     "up",
+    "redrive",
     "audit",
   ]);
-  for (const words of [submit, status, results, audit]) {
+  for (const words of [submit, status, results, redrive, audit]) {
     const args = (words ?? []).map((word) => ({ "prompts.tsv": prompts, BATCH: batch, outputs })[word] ?? word);
     const stdout = await node(fleet, "src/cli/cli.ts", ...args);
     if (batch === "") batch = stdout.trim();

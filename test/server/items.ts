@@ -7,7 +7,7 @@ import { type AttemptRef, type BatchId, OBJECT_KEYS } from "../../src/core/namin
 import { predictionId } from "../../src/core/prediction.ts";
 import { buildReceipt, type Ending } from "../../src/core/receipt.ts";
 import type { CommandServices } from "../../src/wiring.ts";
-import { ACCOUNT } from "../support/stages.ts";
+import { ACCOUNT, openAccount } from "../support/stages.ts";
 
 const STEPS: Readonly<Record<ItemState, readonly ItemStep[]>> = {
   waiting: [],
@@ -29,6 +29,7 @@ export async function bringTo(
   { batch, index }: { readonly batch: BatchId; readonly index: number },
   { bucket, ledger }: CommandServices,
 ): Promise<void> {
+  await openAccount(ledger, ACCOUNT); // Redis may have been started again since
   const ref = { account: ACCOUNT, batch, index, attempt: 1 };
   const prediction = predictionId(`${batch}-${index}`);
   const nonce = `nonce-${index}`;
