@@ -9,9 +9,9 @@
  *
  * Likeness proves less: what shows nothing of ours, or only a part, could be anybody's. A prediction counts as showing ours
  * only if all of our scalars are there, and equal. One exception: where a URL or a secret of ours is shown as another,
- * all the rest must be equal and have in it a text of ours of at least `SHORTEST_PROMPT` characters, a prompt. So what can
- * be taken wrongly is a stranger's identical input, and a stranger's that has our very prompt and all of our other
- * values, and another file; nothing else of a stranger's is.
+ * all the rest must be equal and have in it what few others have: a text of at least `SHORTEST_PROMPT` characters, a prompt,
+ * or a seed. So what can be taken wrongly is a stranger's identical input, and a stranger's that has our very prompt or
+ * seed and all of our other values, and another file; nothing else of a stranger's is.
  */
 
 const MAX_DEPTH = 32;
@@ -61,8 +61,8 @@ export const SHORTEST_PROMPT = 16;
 
 /** Whether the listed input shows all of ours, as far as can be asked (see above): then it is an input like ours. */
 export function shows(listed: unknown, ours: unknown): boolean {
-  const { equal, missing, changed, longestText } = compare(ours, listed, 0);
-  return missing === 0 && equal > 0 && (changed === 0 || longestText >= SHORTEST_PROMPT);
+  const { equal, missing, changed, isRare } = compare(ours, listed, 0);
+  return missing === 0 && equal > 0 && (changed === 0 || isRare);
 }
 
 /** Whether the listed input shows all of ours, URLs among it, as it was sent. */
@@ -76,20 +76,21 @@ type Compared = {
   readonly equal: number;
   readonly missing: number;
   readonly changed: number;
-  /** The length of the longest text among the equal ones that aren't wild. */
-  readonly longestText: number;
+  /** Whether one of the equal ones that aren't wild is such as few others have. */
+  readonly isRare: boolean;
 };
 
-const NOTHING: Compared = { equal: 0, missing: 0, changed: 0, longestText: 0 };
+const NOTHING: Compared = { equal: 0, missing: 0, changed: 0, isRare: false };
 const MISSING: Compared = { ...NOTHING, missing: 1 };
 const CHANGED: Compared = { ...NOTHING, changed: 1 };
 
-function compare(ours: unknown, listed: unknown, depth: number): Compared {
+/** `name`: the key under which it stands. */
+function compare(ours: unknown, listed: unknown, depth: number, name = ""): Compared {
   if (depth === MAX_DEPTH) return MISSING;
   if (isObject(ours)) {
     if (!isObject(listed)) return Object.keys(ours).length === 0 ? NOTHING : MISSING;
     const parts = Object.entries(ours).map(([key, value]) =>
-      compare(value, Object.hasOwn(listed, key) ? listed[key] : undefined, depth + 1),
+      compare(value, Object.hasOwn(listed, key) ? listed[key] : undefined, depth + 1, key),
     );
     return sumOf(parts);
   }
@@ -99,10 +100,10 @@ function compare(ours: unknown, listed: unknown, depth: number): Compared {
   }
   if (!isScalar(ours)) return NOTHING;
   if (!isScalar(listed)) return MISSING;
-  return compareScalars(ours, listed);
+  return compareScalars(ours, listed, name);
 }
 
-function compareScalars(ours: Scalar, listed: Scalar): Compared {
+function compareScalars(ours: Scalar, listed: Scalar, name: string): Compared {
   if (isWild(ours) || isWild(listed)) {
     // Of two files the data URLs may begin the same; and a secret that is hidden isn't shown.
     return !isHidden(listed) && textOf(ours) === textOf(listed) ? { ...NOTHING, equal: 1 } : CHANGED;
@@ -110,7 +111,13 @@ function compareScalars(ours: Scalar, listed: Scalar): Compared {
   // Seeds of ten digits that follow one another are as good as equal to a store that rounds; but this one isn't shown.
   const isAnother = Number.isSafeInteger(ours) && Number.isSafeInteger(listed) && ours !== listed;
   if (isAnother || !sameScalar(ours, listed)) return MISSING;
-  return { ...NOTHING, equal: 1, longestText: typeof ours === "string" ? textOf(ours).length : 0 };
+  return { ...NOTHING, equal: 1, isRare: isRare(ours, name) };
+}
+
+function isRare(ours: Scalar, name: string): boolean {
+  if (typeof ours === "string") return textOf(ours).length >= SHORTEST_PROMPT;
+  // Zero, and no seed, are what many leave it at.
+  return typeof ours === "number" && ours !== 0 && /(?:^|_)seed$/i.test(name);
 }
 
 function sumOf(parts: readonly Compared[]): Compared {
@@ -119,7 +126,7 @@ function sumOf(parts: readonly Compared[]): Compared {
       equal: sum.equal + part.equal,
       missing: sum.missing + part.missing,
       changed: sum.changed + part.changed,
-      longestText: Math.max(sum.longestText, part.longestText),
+      isRare: sum.isRare || part.isRare,
     }),
     NOTHING,
   );

@@ -64,6 +64,18 @@ describe("a listed input", () => {
       false,
     ],
     [
+      "another URL and a seed",
+      { image: "https://a.example/1", scale: 4, seed: 174 },
+      { image: "https://b.example/2", scale: 4, seed: 174 },
+      true,
+    ],
+    [
+      "another URL and no seed to speak of",
+      { image: "https://a.example/1", seed: 0 },
+      { image: "https://b.example/2", seed: 0 },
+      false,
+    ],
+    [
       "the same URL and a common number",
       { image: "https://a.example/1", scale: 4 },
       { image: "https://a.example/1", scale: 4 },
