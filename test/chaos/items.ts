@@ -50,7 +50,7 @@ export function drawItems({ seed, count, failing, hostile }: Mix): readonly Item
     const subject = `${WORDS[Math.floor(chance("word") * WORDS.length)]}, number ${at}`;
     // Only where the prompt isn't part of an output, in which it would be taken for a file.
     const shown = chance("url") < URLS ? `https://pictures.example/${at}.png` : subject;
-    const telling = hostile && chance("seedless") < SEEDLESS ? {} : { seed: at };
+    const telling = hostile && chance("seedless") < SEEDLESS ? {} : { seed: at + 1 };
     items.push({ id, ...drawOrder(chance("model"), { subject, shown, telling, failing }) });
   }
   return items;
