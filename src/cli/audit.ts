@@ -4,7 +4,8 @@
  */
 
 import { Command } from "commander";
-import { auditAccount, type NotSavedFinding } from "../batches/audit-batch.ts";
+import { auditAccount } from "../batches/audit-batch.ts";
+import type { NotSavedFinding } from "../batches/audit-findings.ts";
 import { findBatch } from "../batches/follow-batch.ts";
 import { repairItem } from "../batches/repair-item.ts";
 import { type AccountConfig, type Config, readConfig, Secret } from "../config.ts";

@@ -14,7 +14,6 @@ import { bookDuplicate } from "../../src/batches/book-duplicate.ts";
 import { cancelItem } from "../../src/batches/cancel-item.ts";
 import { giveErrand } from "../../src/batches/give-errand.ts";
 import { CannotHold, holdBatch } from "../../src/batches/hold-batch.ts";
-import { placeItems } from "../../src/batches/place-items.ts";
 import { redriveItems } from "../../src/batches/redrive-items.ts";
 import { submitBatch } from "../../src/batches/submit-batch.ts";
 import { takeWebhook, type WebhookOutcome } from "../../src/batches/take-webhook.ts";
@@ -24,7 +23,6 @@ import { openDownloadAgent } from "../../src/bucket/download-agent.ts";
 import { keepEnding, readEnding } from "../../src/bucket/endings.ts";
 import { readRow } from "../../src/bucket/input-parts.ts";
 import { readEarlierAttempts, readReceipt, writeReceipt } from "../../src/bucket/records.ts";
-import { noteWindow } from "../../src/bucket/window-notes.ts";
 import { ITEM_STATES, type ItemByte, isEnd } from "../../src/core/item.ts";
 import { type AttemptRef, type BatchId, parseErrandId, webhookPath } from "../../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../../src/core/outcome.ts";
@@ -35,11 +33,12 @@ import { HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
 import { copyQueue, createQueue, followQueue, recordQueue } from "../../src/queues/queues.ts";
 import { type CopyDeps, copyOutputs } from "../../workers/copy-outputs.ts";
 import { type CreateDeps, createPrediction } from "../../workers/create-prediction.ts";
-import { type FeedDeps, feedBatches } from "../../workers/feed-batches.ts";
+import { feedBatches } from "../../workers/feed-batches.ts";
 import { type FollowDeps, followPrediction } from "../../workers/follow-prediction.ts";
 import { keepItems } from "../../workers/keep-items.ts";
 import { type RecordDeps, recordMetrics } from "../../workers/record-metrics.ts";
 import { type SweepDeps, sweepPredictions } from "../../workers/sweep-predictions.ts";
+import { feedEffects } from "../support/effects.ts";
 import { ACCOUNT, ADMITTING, type Line, MODEL } from "../support/stages.ts";
 import { type Booked, type CreateMode, type Fate, openProvider, type RaceProvider } from "./provider.ts";
 
@@ -395,30 +394,7 @@ export function createDeps(world: RaceWorld, pace: Pace = atOnce): CreateDeps {
 }
 
 async function feed(world: RaceWorld, pace: Pace): Promise<void> {
-  const { bucket, ledger, queues, clock } = world.line;
-  const deps: Omit<FeedDeps, "createsPerMinute" | "windowRows"> = {
-    reopen: async () => undefined,
-    pausedReason: ledger.pausedReason,
-    createBacklog: queues.createBacklog,
-    savingBacklog: queues.savingBacklog,
-    unfedBatches: ledger.unfedBatches,
-    standing: ledger.standing,
-    returnedRows: ledger.returnedRows,
-    placeRows: (account, batch, index, count) => placeItems({ bucket, ledger }, account, batch, index, count),
-    async noteWindow(batch, { first, last }) {
-      const window = await noteWindow(bucket, batch.id, { first, last, notedAtMs: clock() });
-      await ledger.noteWindow(batch, window.last + 1);
-      return window.last;
-    },
-    enqueueCreates: queues.create,
-    advance: ledger.advance,
-    cancelingBatches: ledger.cancelingBatches,
-    walkCancel: ledger.walkCancel,
-    wakeFollow: queues.wakeFollow,
-    enqueueFinish: queues.finish,
-    clock,
-  };
-  await feedBatches({ account: ACCOUNT }, { ...paced(deps, pace), createsPerMinute: 600, windowRows: 2_000 });
+  await feedBatches({ account: ACCOUNT }, { ...paced(feedEffects(world.line, 600), pace) });
 }
 
 export async function sweep(world: RaceWorld, pace: Pace = atOnce): Promise<void> {
