@@ -41,9 +41,9 @@ export const test = base.extend<{ place: UpPlace }>({
   },
 });
 
-/** Once `up` says so. */
+/** Once `up` has said all that it says at its start, down to how to stop it. */
 export async function upFileOf(stateDir: string, up: Running): Promise<UpFile> {
-  await up.shows(/outlast is up/);
+  await up.shows(/outlast is up[^]*\n {2}stop .*\n/);
   const found = await readUpFile(stateDir);
   if (found === null) throw new Error("up says that it is up, and wrote no up.json");
   return found;
