@@ -8,7 +8,10 @@ import type { Redis } from "ioredis";
 import type { Logger } from "pino";
 import { openAdmission } from "../src/batches/admit-single.ts";
 import { bookDuplicate } from "../src/batches/book-duplicate.ts";
+import { countInFlight } from "../src/batches/count-in-flight.ts";
+import { deferPolls } from "../src/batches/defer-polls.ts";
 import { describePrediction } from "../src/batches/describe-prediction.ts";
+import { openExpectations } from "../src/batches/expect-runs.ts";
 import { signedFileUrl } from "../src/batches/file-links.ts";
 import { findItem } from "../src/batches/find-item.ts";
 import { giveErrand } from "../src/batches/give-errand.ts";
@@ -57,13 +60,18 @@ import { type FollowDeps, followPrediction } from "./follow-prediction.ts";
 import { type KeepDeps, keepItems } from "./keep-items.ts";
 import { type NotifyDeps, notifyClients } from "./notify-clients.ts";
 import { type RecordDeps, recordMetrics } from "./record-metrics.ts";
-import { type SweepDeps, sweepPredictions } from "./sweep-predictions.ts";
+import { type SweepDeps, sweepMemory, sweepPredictions } from "./sweep-predictions.ts";
 
 /** No output is larger; a runaway body ends here. */
 const MAX_OUTPUT_BYTES = 50 * 1024 ** 3;
 
 /** See `steady-sends.ts`: a row and a claim need a few milliseconds; this leaves room for a busy moment. */
 const SEND_OFFSET_MS = 40;
+
+const NOTE_TOLD_EVERY_MS = 2 * MINUTE;
+
+/** A provider that makes up a status for each prediction doesn't fill the log. */
+const MAX_WORDS_TOLD = 100;
 
 export function admit(services: Services, log: Logger): Consumer {
   const { bucket, ledger, queues, accounts } = services;
@@ -149,6 +157,7 @@ export function creates(services: Services, log: Logger): readonly Consumer[] {
           warn: (message) => log.warn(message),
         });
   return services.accounts.map((account) => {
+    const noteTold = telling(services, account, log);
     const isAble = publicUrl !== null && account.speak.webhookSecret !== undefined;
     const told = isAble && isCallable(publicUrl, account.baseUrl);
     if (isAble && !told) {
@@ -157,11 +166,26 @@ export function creates(services: Services, log: Logger): readonly Consumer[] {
         `no webhooks are asked for: ${publicUrl} isn't https, or is this machine alone`,
       );
     }
-    const consumer = create(services, account, log, (ref, nonce) =>
-      told && reach?.passes() === true ? publicUrl + webhookPath(ref, nonce) : null,
-    );
+    const consumer = create(services, account, log, (ref, nonce) => {
+      if (!told || reach?.passes() !== true) return null;
+      noteTold();
+      return publicUrl + webhookPath(ref, nonce);
+    });
     return reach === null ? consumer : closingToo(reach, consumer);
   });
+}
+
+/** Tells the sweeps, every other minute, that webhooks are asked for; where that fails, they only read more. */
+function telling({ ledger }: Services, { name }: Account, log: Logger): () => void {
+  let notedAtMs = Number.NEGATIVE_INFINITY;
+  return () => {
+    const nowMs = Date.now();
+    if (nowMs - notedAtMs < NOTE_TOLD_EVERY_MS) return;
+    notedAtMs = nowMs;
+    ledger
+      .noteTold(name, nowMs)
+      .catch((err: unknown) => log.warn({ account: name, err }, "it couldn't be noted that webhooks are asked for"));
+  };
 }
 
 function create(services: Services, account: Account, log: Logger, webhookFor: CreateDeps["webhookFor"]): Consumer {
@@ -179,6 +203,7 @@ function create(services: Services, account: Account, log: Logger, webhookFor: C
     readItem: ledger.readItem,
     pause: sleep,
     warn: (fields, message) => log.error(fields, message),
+    expect: openExpectations(account.name, { ledger, clock: Date.now }).expect,
     bookDuplicate: (ref, prediction) =>
       bookDuplicate(ref, prediction, {
         bucket,
@@ -212,6 +237,7 @@ function create(services: Services, account: Account, log: Logger, webhookFor: C
 
 export function follow(services: Services, account: Account, log: Logger): Consumer {
   const { bucket, ledger, queues } = services;
+  const wordsTold = new Set<string>();
   const deps: FollowDeps = {
     provider: account.speak,
     move: ledger.move,
@@ -220,7 +246,14 @@ export function follow(services: Services, account: Account, log: Logger): Consu
     enqueueCopy: queues.copy,
     enqueueRecord: queues.record,
     pauseAccount: pauser(services, account, log),
+    expect: openExpectations(account.name, { ledger, clock: Date.now }).expect,
+    learnRun: (model, runMs) => ledger.learnRun(account.name, model, runMs, Date.now()),
     warn: (message) => log.warn({ account: account.name }, message),
+    warnOfStatus(word, message) {
+      if (wordsTold.has(word) || wordsTold.size >= MAX_WORDS_TOLD) return;
+      wordsTold.add(word);
+      log.warn({ account: account.name }, message);
+    },
     clock: Date.now,
     random: Math.random,
     policy: DEFAULT_POLL_POLICY,
@@ -334,6 +367,16 @@ export function sweep(services: Services, log: Logger): Consumer {
         warn: (fields, message) => log.warn(fields, message),
         policy,
         whenAbsent: account.onUnclear ?? "resend",
+        known: openExpectations(account.name, { ledger, clock: Date.now }).known,
+        readsPerMinute: account.readsPerMinute,
+        inFlight: (name, fromMs, toMs) => countInFlight(name, fromMs, toMs, { ledger, queues }),
+        holdersAmong: ledger.holdersAmong,
+        runningAmong: ledger.runningAmong,
+        markItem: ledger.markItem,
+        wakeFollow: queues.wakeFollow,
+        deferPolls: (name, refs, by) => deferPolls(name, refs, by, { queues, clock: Date.now }),
+        noteSwept: ledger.noteSwept,
+        memory: sweepMemory(),
         clock: Date.now,
       },
     ]),

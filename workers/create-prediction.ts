@@ -23,14 +23,15 @@ import type { StoredRow } from "../src/bucket/input-parts.ts";
 import type { ItemByte } from "../src/core/item.ts";
 import { type AccountName, type AttemptRef, errandId } from "../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../src/core/outcome.ts";
-import { firstPollDelayMs, type PollPolicy } from "../src/core/polling.ts";
+import { type Expectation, nextPoll, type PollPolicy } from "../src/core/polling.ts";
 import type { PredictionId } from "../src/core/prediction.ts";
 import type { Ending } from "../src/core/receipt.ts";
 import { decideAfterCreate } from "../src/core/retrying.ts";
+import { modelOf } from "../src/core/run-times.ts";
 import { SECOND } from "../src/core/time.ts";
 import type { MoveAnswer, MoveOptions } from "../src/ledger/ledger.ts";
 import { type Provider, ProviderError } from "../src/providers/provider.ts";
-import type { CreateErrand } from "../src/queues/queues.ts";
+import type { BoughtPrediction, CreateErrand } from "../src/queues/queues.ts";
 
 export type CreateDeps = {
   readonly readRow: (errand: CreateErrand) => Promise<StoredRow>;
@@ -46,7 +47,9 @@ export type CreateDeps = {
   readonly webhookFor: (ref: AttemptRef, nonce: string) => string | null;
   readonly pauseAccount: (reason: string) => Promise<void>;
   readonly keepEnding: (ref: AttemptRef, ending: Ending) => Promise<string>;
-  readonly enqueueFollow: (ref: AttemptRef, prediction: BoundPrediction, delayMs: number) => Promise<void>;
+  readonly enqueueFollow: (ref: AttemptRef, prediction: BoughtPrediction, delayMs: number) => Promise<void>;
+  /** When to expect the end of a prediction, and whether something else tells of it. `model`: null where it isn't known. */
+  readonly expect: (model: string | null, told: boolean) => Promise<Expectation>;
   /**
    * The prediction was bought for an attempt that holds another: it is noted, shown, and canceled if it still runs. Its
    * own, which a webhook told before the answer came and which has ended since, is left as it is.
@@ -71,11 +74,8 @@ export type CreateDeps = {
 /** A claim in hand. */
 type Intent = { readonly ref: AttemptRef; readonly row: StoredRow; readonly nonce: string };
 
-type BoundPrediction = {
-  readonly id: PredictionId;
-  readonly startedAtMs: number;
-  readonly deadlineAtMs: number | null;
-};
+/** `model`: what it runs, as the provider says; null where nobody asked it. */
+type BoundPrediction = BoughtPrediction & { readonly model: string | null };
 
 /** An intent older than this, counted from before the claim, isn't acted on: who knows what happened meanwhile. */
 const INTENT_FRESH_MS = 5 * SECOND;
@@ -121,7 +121,7 @@ export async function createPrediction(
 
   try {
     const webhookUrl = deps.webhookFor(errand, nonce);
-    const { id } = await deps.provider.create(
+    const prediction = await deps.provider.create(
       {
         target: row.target,
         input: row.input,
@@ -130,7 +130,9 @@ export async function createPrediction(
       },
       UNTIL_ITS_DEADLINE,
     );
-    return await follow(intent, { id, startedAtMs: claimedAtMs, deadlineAtMs }, deps);
+    const { id } = prediction;
+    const bound = { id, startedAtMs: claimedAtMs, deadlineAtMs, told: webhookUrl !== null, model: modelOf(prediction) };
+    return await follow(intent, bound, deps);
   } catch (error) {
     if (!(error instanceof ProviderError)) throw error;
     return await settle(intent, error, deps);
@@ -196,11 +198,14 @@ async function isSurely(ref: AttemptRef, deps: CreateDeps): Promise<boolean> {
 
 async function putOnItsWay(
   ref: AttemptRef,
-  prediction: BoundPrediction,
+  { model, ...prediction }: BoundPrediction,
   row: StoredRow,
   deps: CreateDeps,
 ): Promise<StageOutcome> {
-  await deps.enqueueFollow(ref, prediction, firstPollDelayMs(deps.random(), deps.policy));
+  const expected = await deps.expect(model, prediction.told === true);
+  const nowMs = deps.clock();
+  const first = nextPoll(prediction.startedAtMs, nowMs, deps.random(), expected, deps.policy);
+  await deps.enqueueFollow(ref, prediction, first.kind === "poll" ? first.atMs - nowMs : 0);
   if (row.webhook?.events.includes("start") === true) await deps.enqueueNotify(ref, "start");
   return DONE;
 }
@@ -257,7 +262,8 @@ async function takeUp(ref: AttemptRef, stands: MoveAnswer, row: StoredRow, deps:
     await deps.move(ref, "doubt", { nowMs });
   } else if (stands.state === "running" && stands.predictionId !== null) {
     const startedAtMs = stands.intentAtMs ?? nowMs;
-    return putOnItsWay(ref, { id: stands.predictionId, startedAtMs, deadlineAtMs: deadlineOf(row) }, row, deps);
+    const bound = { id: stands.predictionId, startedAtMs, deadlineAtMs: deadlineOf(row), model: null };
+    return putOnItsWay(ref, bound, row, deps);
   } else if (stands.state === "recording") {
     await deps.enqueueRecord(ref);
   } else if (stands.state === "canceled" && stands.left === 0) {

@@ -16,10 +16,11 @@
 import { type AttemptRef } from "../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../src/core/outcome.ts";
 import { filesOf } from "../src/core/outputs.ts";
-import { nextPoll, OUTPUT_LIFETIME_MS, type PollPolicy } from "../src/core/polling.ts";
+import { type Expectation, nextPoll, OUTPUT_LIFETIME_MS, type PollPolicy } from "../src/core/polling.ts";
 import type { Prediction, TerminalStatus } from "../src/core/prediction.ts";
 import { answerOf, type Ending } from "../src/core/receipt.ts";
 import { decideAfterPoll } from "../src/core/retrying.ts";
+import { modelOf, runMsOf } from "../src/core/run-times.ts";
 import { SECOND } from "../src/core/time.ts";
 import type { MoveAnswer, MoveOptions } from "../src/ledger/ledger.ts";
 import { type Provider, ProviderAnswerError, ProviderError } from "../src/providers/provider.ts";
@@ -37,13 +38,22 @@ export type FollowDeps = {
   readonly enqueueCopy: (ref: AttemptRef, expiresAtMs: number) => Promise<void>;
   readonly enqueueRecord: (ref: AttemptRef) => Promise<void>;
   readonly pauseAccount: (reason: string) => Promise<void>;
-  /** A status that this version doesn't know, and follows all the same. */
+  /** When to expect the end of a prediction, and whether something else tells of it. `model`: null where it isn't known. */
+  readonly expect: (model: string | null, told: boolean) => Promise<Expectation>;
+  /** A run of a model took so long. */
+  readonly learnRun: (model: string, runMs: number) => Promise<void>;
   readonly warn: (message: string) => void;
+  /** A status that this version doesn't know, and follows all the same: told once, not at every poll. */
+  readonly warnOfStatus: (word: string, message: string) => void;
   readonly clock: () => number;
   readonly random: () => number;
   readonly policy: PollPolicy;
 };
 
+/** What a poll saw of a prediction that runs on. */
+type Seen = { readonly status: string | null; readonly model: string | null };
+
+const NOTHING_SEEN: Seen = { status: null, model: null };
 const SOON_MS = SECOND;
 /** While the account's token is refused, asking more often helps nobody. */
 const PAUSED_POLL_MS = 30 * SECOND;
@@ -60,7 +70,7 @@ export async function followPrediction(
     if (error instanceof ProviderAnswerError) {
       // Loud, but bounded like any other poll: past its deadline it is canceled, and at last given up.
       deps.warn(`prediction ${errand.predictionId}: ${error.message}; it is polled again`);
-      return pollAgain(errand, null, deps, signal);
+      return pollAgain(errand, NOTHING_SEEN, deps, signal);
     }
     if (!(error instanceof ProviderError)) throw error;
     return afterFailedPoll(errand, error, deps, signal);
@@ -68,11 +78,12 @@ export async function followPrediction(
 
   if (isTerminal(prediction)) return keepEnd(errand, prediction, deps);
   if (prediction.status === "unknown") {
-    deps.warn(
-      `prediction ${prediction.id} has the status "${prediction.statusWord}", which isn't known here; it is followed on`,
+    deps.warnOfStatus(
+      prediction.statusWord,
+      `prediction ${prediction.id} has the status "${prediction.statusWord}", which isn't known here; all such are followed on`,
     );
   }
-  return pollAgain(errand, prediction.statusWord, deps, signal);
+  return pollAgain(errand, { status: prediction.statusWord, model: modelOf(prediction) }, deps, signal);
 }
 
 type EndedPrediction = Prediction & { readonly status: TerminalStatus };
@@ -86,6 +97,7 @@ async function keepEnd(errand: FollowErrand, prediction: EndedPrediction, deps: 
         errand,
         { end: "failed", error: prediction.error, answer: answerOf(prediction), copied: [] },
         deps,
+        prediction,
       );
     case "canceled":
     case "aborted": {
@@ -120,13 +132,14 @@ async function keepSuccess(errand: FollowErrand, prediction: Prediction, deps: F
       deps,
     );
   }
-  if (files === 0) return conclude(errand, ending, deps);
+  if (files === 0) return conclude(errand, ending, deps, prediction);
 
   const moved = await deps.move(errand, "succeed", {
     nowMs: deps.clock(),
     set: { ending: await deps.keepEnding(errand, ending) },
   });
   if (moved.answer === "lost") return DONE;
+  await learn(prediction, moved, deps);
   const createdAtMs = prediction.createdAt === null ? Number.NaN : Date.parse(prediction.createdAt);
   await deps.enqueueCopy(errand, (Number.isNaN(createdAtMs) ? errand.startedAtMs : createdAtMs) + OUTPUT_LIFETIME_MS);
   return DONE;
@@ -141,13 +154,27 @@ function countFiles(output: unknown): number | null {
   }
 }
 
-async function conclude(errand: FollowErrand, ending: Ending, deps: FollowDeps): Promise<StageOutcome> {
+/** `ran`: the prediction, where this is its own end. */
+async function conclude(
+  errand: FollowErrand,
+  ending: Ending,
+  deps: FollowDeps,
+  ran: Prediction | null = null,
+): Promise<StageOutcome> {
   const moved = await deps.move(errand, "conclude", {
     nowMs: deps.clock(),
     set: { ending: await deps.keepEnding(errand, ending) },
   });
-  if (moved.answer !== "lost") await deps.enqueueRecord(errand);
+  if (moved.answer === "lost") return DONE;
+  if (ran !== null) await learn(ran, moved, deps);
+  await deps.enqueueRecord(errand);
   return DONE;
+}
+
+/** Counted once, with the step; a crash right after it loses the count, which is a statistic. */
+async function learn(prediction: Prediction, { answer }: MoveAnswer, deps: FollowDeps): Promise<void> {
+  const [model, runMs] = [modelOf(prediction), runMsOf(prediction)];
+  if (answer === "moved" && model !== null && runMs !== null) await deps.learnRun(model, runMs);
 }
 
 /** When the prediction is to be over: its client's limit, within ours. */
@@ -155,19 +182,19 @@ function deadlineOf({ startedAtMs, deadlineAtMs }: FollowErrand, { policy }: Fol
   return Math.min(deadlineAtMs ?? Number.POSITIVE_INFINITY, startedAtMs + policy.deadlineMs);
 }
 
-/** `status`: as the poll saw it; null where it saw nothing. */
 async function pollAgain(
   errand: FollowErrand,
-  status: string | null,
+  seen: Seen,
   deps: FollowDeps,
   signal: AbortSignal,
 ): Promise<StageOutcome> {
   const deadlineMs = Math.max(deadlineOf(errand, deps) - errand.startedAtMs, 0);
-  const next = nextPoll(errand.startedAtMs, deps.clock(), deps.random(), { ...deps.policy, deadlineMs });
+  const expected = await deps.expect(seen.model, errand.told);
+  const next = nextPoll(errand.startedAtMs, deps.clock(), deps.random(), expected, { ...deps.policy, deadlineMs });
   switch (next.kind) {
     case "poll":
     case "overdue": {
-      const marks = await deps.takeMarks(errand, status);
+      const marks = await deps.takeMarks(errand, seen.status);
       // What only the list says is ours may be somebody else's: it is canceled on a person's word alone.
       const cancel = marks.cancel || (next.kind === "overdue" && !marks.byList);
       if (cancel) return cancelUpstream(errand, next.atMs, deps, signal);
@@ -222,7 +249,7 @@ async function afterFailedPoll(
   const decision = decideAfterPoll(failure, deps.clock() - errand.startedAtMs);
   switch (decision.kind) {
     case "again":
-      return pollAgain(errand, null, deps, signal);
+      return pollAgain(errand, NOTHING_SEEN, deps, signal);
     case "slow-down":
       return { kind: "rate-limit", forMs: decision.forMs };
     case "pause-account":

@@ -173,6 +173,10 @@ export const REDIS_KEYS = {
   claimed: (account: AccountName) => `${ofAccount(account)}:claimed`,
   /** hash: how often a provider's webhook came to what. */
   webhooks: (account: AccountName) => `${ofAccount(account)}:webhooks`,
+  /** hash: `<bucket> <model>` → how many runs that ended on a UTC day (counted from 1970) took so long. */
+  runs: (account: AccountName, day: number) => `${ofAccount(account)}:runs:${day}`,
+  /** hash: what the last sweep of the list came to, and when a webhook was last asked for (ms). */
+  following: (account: AccountName) => `${ofAccount(account)}:following`,
   /** hash: prediction id → errand id, of the predictions that were bound in an hour (counted from 1970). */
   bound: (account: AccountName, hour: number) => `${ofAccount(account)}:bound:${hour}`,
   /** set of prediction ids that were bought for an attempt which holds another. */

@@ -201,6 +201,26 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
       );
     },
 
+    /** Those of these attempts that run, and whether something was asked of them that their next poll is to do. */
+    async runningAmong(
+      refs: readonly AttemptRef[],
+    ): Promise<readonly { readonly ref: AttemptRef; readonly marked: boolean }[]> {
+      const looked = await Promise.all(
+        refs.map(async (ref) => {
+          const { account, batch, index } = ref;
+          const [byte, marks, canceled] = await Promise.all([
+            redis.getrangeBuffer(REDIS_KEYS.bytes(account, batch), index, index),
+            redis.hmget(REDIS_KEYS.item(account, batch, index), "wake", "cancel"),
+            redis.hexists(REDIS_KEYS.batch(account, batch), "canceled_at"),
+          ]);
+          const { attempt, state } = readItemByte(byte[0] ?? 0);
+          const marked = canceled === 1 || marks.some((mark) => mark != null);
+          return attempt === ref.attempt && state === "running" ? [{ ref, marked }] : [];
+        }),
+      );
+      return looked.flat();
+    },
+
     /** Notes a prediction that was bought for an attempt which holds another. Noting it again changes nothing. */
     async addDuplicate({ account, batch }: AttemptRef, prediction: PredictionId): Promise<void> {
       await redis.sadd(REDIS_KEYS.duplicates(account, batch), prediction);

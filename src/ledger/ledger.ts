@@ -9,6 +9,7 @@
 import type { Redis } from "ioredis";
 import { accountsOf } from "./accounts.ts";
 import { batchesOf } from "./batches.ts";
+import { followingOf } from "./following.ts";
 import { itemsOf } from "./items.ts";
 import { recoveryOf } from "./recovery.ts";
 import { defineScripts } from "./scripts.ts";
@@ -18,6 +19,7 @@ import { webhookCountsOf } from "./webhook-counts.ts";
 export type { LostSpan, RedisIdentity } from "./accounts.ts";
 export { isUnclearHalt } from "./accounts.ts";
 export type { BatchStanding, CancelWalk, FailureGroup, HoldAnswer, Redriven } from "./batches.ts";
+export type { SweepNote } from "./following.ts";
 export type { MoveAnswer, MoveOptions, OpenIntent, OpenItemFields } from "./items.ts";
 
 export type Ledger = ReturnType<typeof openLedger>;
@@ -28,6 +30,7 @@ export function openLedger(redis: Redis) {
     ...itemsOf(redis, scripts),
     ...batchesOf(redis, scripts),
     ...accountsOf(redis, scripts),
+    ...followingOf(redis, scripts),
     ...recoveryOf(redis, scripts),
     ...secretsOf(redis),
     ...webhookCountsOf(redis),

@@ -28,7 +28,8 @@ export type Scripts = Readonly<
     | "outlastReadIdentity"
     | "outlastRedrive"
     | "outlastDoubtLost"
-    | "outlastRestoreBatch",
+    | "outlastRestoreBatch"
+    | "outlastLearnRun",
     Script
   >
 >;
@@ -48,6 +49,7 @@ export function defineScripts(redis: Redis): Scripts {
   define("outlastRedrive", 10, script("give-to-feed.lua", "open-attempt.lua", "redrive.lua"));
   define("outlastDoubtLost", 8, script("redis-identity.lua", "doubt-lost.lua"));
   define("outlastRestoreBatch", 11, script("restore-batch.lua"));
+  define("outlastLearnRun", 1, script("learn-run.lua"));
   return redis as Redis & Scripts;
 }
 

@@ -14,12 +14,13 @@ import {
   notifyJobId,
 } from "../core/naming.ts";
 import { copyPriority } from "../core/outputs.ts";
-import type { PredictionId } from "../core/prediction.ts";
 import { MINUTE } from "../core/time.ts";
 import {
+  type BoughtPrediction,
   type CreateErrand,
   copyQueue,
   createQueue,
+  type FollowErrand,
   feedJobId,
   feedQueue,
   finishQueue,
@@ -38,6 +39,9 @@ const FILE_PRIORITY = 10;
 
 /** The dashboard shows what happens, it isn't the record; streams of ten thousand events a queue are a waste. */
 const EVENTS = { events: { maxLen: 1_000 } };
+
+/** BullMQ's delayed jobs are sorted by the moment they are due, and within a millisecond by twelve bits of order. */
+const SCORES_PER_MS = 4_096;
 
 export type Queues = ReturnType<typeof openQueues>;
 
@@ -75,18 +79,47 @@ export function openQueues(redis: Redis) {
       }
     },
 
-    async follow(
-      ref: AttemptRef,
-      prediction: { readonly id: PredictionId; readonly startedAtMs: number; readonly deadlineAtMs: number | null },
-      delayMs: number,
-    ): Promise<void> {
-      const data = [ref.account, prediction.id, prediction.startedAtMs, prediction.deadlineAtMs];
+    async follow(ref: AttemptRef, prediction: BoughtPrediction, delayMs: number): Promise<void> {
+      const { id, startedAtMs, deadlineAtMs, told } = prediction;
+      const data = [ref.account, id, startedAtMs, deadlineAtMs, ...(told === true ? [1] : [])];
       await add(followQueue(ref.account), errandId(ref), data, { delay: delayMs });
     },
 
     /** Brings the next poll forward. False: there is nothing to bring forward, or it runs at this moment. */
     async wakeFollow(ref: AttemptRef): Promise<boolean> {
       return promote(queue(followQueue(ref.account).name), errandId(ref));
+    },
+
+    /** Predictions of an account that are followed. */
+    async followBacklog(account: AccountName): Promise<number> {
+      return backlog(queue(followQueue(account).name));
+    },
+
+    /** Those of an account's attempts whose next poll is due before a moment, and isn't on its way yet. */
+    async pollsDueBefore(
+      account: AccountName,
+      refs: readonly AttemptRef[],
+      beforeMs: number,
+    ): Promise<readonly AttemptRef[]> {
+      if (refs.length === 0) return [];
+      const delayed = queue(followQueue(account).name).toKey("delayed");
+      const scores = await redis.zmscore(delayed, ...refs.map(errandId));
+      return refs.filter((_, at) => scores[at] != null && Number(scores[at]) / SCORES_PER_MS < beforeMs);
+    },
+
+    /** Puts the next poll off until the moment that is decided for its errand (null: not at all), unless it is on its way. */
+    async deferFollow(ref: AttemptRef, nowMs: number, until: (errand: FollowErrand) => number | null): Promise<void> {
+      const spec = followQueue(ref.account);
+      const job = await queue(spec.name).getJob(errandId(ref));
+      if (job === undefined) return;
+      let errand: FollowErrand;
+      try {
+        errand = spec.read(errandId(ref), job.data, job.timestamp);
+      } catch {
+        return; // whoever runs it says that it can't be read
+      }
+      const untilMs = until(errand);
+      if (untilMs !== null) await unlessRefused(() => job.changeDelay(untilMs - nowMs));
     },
 
     async copy(ref: AttemptRef, expiresAtMs: number): Promise<void> {
@@ -183,12 +216,16 @@ async function backlog(queue: Queue): Promise<number> {
   return Object.values(counts).reduce((sum, count) => sum + count, 0);
 }
 
-/** BullMQ refuses with −1 (no such job) or −3 (not delayed): then there is nothing to bring forward. */
 async function promote(queue: Queue, id: string): Promise<boolean> {
   const job = await queue.getJob(id);
+  return (await unlessRefused(async () => job?.promote())) && job !== undefined;
+}
+
+/** BullMQ refuses with −1 (no such job) or −3 (not delayed): then there is nothing to bring forward, or to put off. */
+async function unlessRefused(change: () => Promise<void>): Promise<boolean> {
   try {
-    await job?.promote();
-    return job !== undefined;
+    await change();
+    return true;
   } catch (error) {
     const code = (error as { code?: unknown }).code;
     if (code !== -1 && code !== -3) throw error;

@@ -36,6 +36,15 @@ export type QueueSpec<Payload> = {
  */
 const ERRAND: JobsOptions = { removeOnComplete: true, removeOnFail: false, attempts: 25, backoff: { type: "outlast" } };
 
+/** A prediction that was bought, as its first follower is told of it. */
+export type BoughtPrediction = {
+  readonly id: PredictionId;
+  readonly startedAtMs: number;
+  readonly deadlineAtMs: number | null;
+  /** The provider was asked to call a webhook at its end. */
+  readonly told?: boolean;
+};
+
 /** Where a row stands in its batch's input, so that the create stage reads it with one ranged get. */
 export type RowPlace = { readonly part: number; readonly offset: number; readonly length: number };
 
@@ -45,6 +54,8 @@ export type FollowErrand = AttemptRef & {
   readonly startedAtMs: number;
   /** When the prediction is to be ended, where its client said so. */
   readonly deadlineAtMs: number | null;
+  /** The provider was asked to call a webhook at its end. */
+  readonly told: boolean;
 };
 export type CopyErrand = AttemptRef & { readonly expiresAtMs: number };
 export type RecordErrand = AttemptRef;
@@ -68,7 +79,14 @@ const account = z.string().transform((text, context) => {
 
 /** Data is a short list, since a million of these lie in memory: [account, …]. */
 const createData = z.tuple([account, z.number(), z.number(), z.number()]);
-const followData = z.tuple([account, z.string().transform(predictionId), z.number(), z.number().nullable()]);
+const followData = z.tuple([
+  account,
+  z.string().transform(predictionId),
+  z.number(),
+  z.number().nullable(),
+  // 1 where a webhook was asked for; else it isn't there.
+  z.literal(1).optional(),
+]);
 const copyData = z.tuple([account, z.number()]);
 const recordData = z.tuple([account]);
 
@@ -89,8 +107,8 @@ export function followQueue(of: AccountName): QueueSpec<FollowErrand> {
   return {
     name: QUEUE_NAMES.follow(of),
     read: (id, data) => {
-      const [account, predictionId, startedAtMs, deadlineAtMs] = followData.parse(data);
-      return { ...attempt(id, account), predictionId, startedAtMs, deadlineAtMs };
+      const [account, predictionId, startedAtMs, deadlineAtMs, told] = followData.parse(data);
+      return { ...attempt(id, account), predictionId, startedAtMs, deadlineAtMs, told: told === 1 };
     },
     job: ERRAND,
     concurrency: 50,

@@ -11,7 +11,7 @@ import { predictionId } from "../../src/core/prediction.ts";
 import { DEFAULT_SWEEP_POLICY } from "../../src/core/sweeping.ts";
 import { MINUTE, SECOND } from "../../src/core/time.ts";
 import type { ListPage } from "../../src/providers/provider.ts";
-import { sweepPredictions } from "../../workers/sweep-predictions.ts";
+import { resolveByList } from "../../workers/resolve-by-list.ts";
 import { buy, buyAndEnd, claim, feed, refOf, remember, savedAs, statesOf } from "../support/life.ts";
 import { ACCOUNT, type Line, NOON, predictionOf, test } from "../support/stages.ts";
 
@@ -55,7 +55,7 @@ async function sweep(line: Line, books: readonly Bought[]): Promise<readonly { a
     whenAbsent: "resend" as const,
     clock,
   };
-  await sweepPredictions(deps as unknown as Parameters<typeof sweepPredictions>[0], new AbortController().signal);
+  await resolveByList(deps as unknown as Parameters<typeof resolveByList>[0], new AbortController().signal);
   return asked;
 }
 

@@ -1,61 +1,91 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { DEFAULT_POLL_POLICY, firstPollDelayMs, nextPoll, type PollPolicy } from "../../src/core/polling.ts";
+import { DEFAULT_POLL_POLICY, type Expectation, nextPoll, type PollPolicy } from "../../src/core/polling.ts";
+import { COLD_RUN_TIMES, type RunTimes } from "../../src/core/run-times.ts";
 import { HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
 
 const NOON = Date.UTC(2026, 10, 20, 12);
 const jitter = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
 const anyPolicy: fc.Arbitrary<PollPolicy> = fc
   .record({
-    firstPauseMs: fc.integer({ min: 1, max: 10 * SECOND }),
     shortestPauseMs: fc.integer({ min: 1, max: 10 * SECOND }),
     more: fc.integer({ min: 0, max: MINUTE }),
+    longestWaitMs: fc.integer({ min: 1, max: HOUR }),
     deadlineMs: fc.integer({ min: SECOND, max: 3 * HOUR }),
     graceMs: fc.integer({ min: 0, max: HOUR }),
   })
   .map(({ more, ...policy }) => ({ ...policy, longestPauseMs: policy.shortestPauseMs + more }));
 const anyAge = fc.integer({ min: -MINUTE, max: 5 * HOUR });
+const anyTimes: fc.Arbitrary<RunTimes> = fc
+  .tuple(fc.nat(HOUR), fc.nat(HOUR), fc.nat(HOUR))
+  .map(([p5Ms, more, most]) => ({ p5Ms, medianMs: p5Ms + more, p95Ms: p5Ms + more + most }));
+const anyExpectation: fc.Arbitrary<Expectation> = fc.record({
+  times: anyTimes,
+  coveredToMs: fc.oneof(fc.nat(2 * HOUR), fc.constantFrom(0, Number.POSITIVE_INFINITY)),
+});
 
-test("the real schedule of a prediction that never ends, with a jitter in the middle", () => {
-  const lines: string[] = [];
-  let nowMs = NOON + firstPollDelayMs(0.5, DEFAULT_POLL_POLICY);
-  for (let poll = 1; ; poll++) {
-    const next = nextPoll(NOON, nowMs, 0.5, DEFAULT_POLL_POLICY);
-    const age = ((nowMs - NOON) / SECOND).toFixed(1);
-    if (next.kind !== "poll" || poll <= 16) lines.push(`${poll}. after ${age} s: ${next.kind}`);
+const cold = { times: COLD_RUN_TIMES, coveredToMs: 0 };
+const quick = { p5Ms: 4 * SECOND, medianMs: 8 * SECOND, p95Ms: 16 * SECOND };
+const slow = { p5Ms: 2 * MINUTE, medianMs: 5 * MINUTE, p95Ms: 10 * MINUTE };
+const told = Number.POSITIVE_INFINITY;
+
+/** When a prediction that never ends is polled, by its age; jitter in the middle. */
+function schedule(expected: Expectation, polls: number): string {
+  const ages: string[] = [];
+  let nowMs = NOON;
+  while (ages.length < polls) {
+    const next = nextPoll(NOON, nowMs, 0.5, expected, DEFAULT_POLL_POLICY);
+    if (next.kind === "give-up") break;
+    nowMs = next.atMs;
+    ages.push(((nowMs - NOON) / SECOND).toFixed(1));
+  }
+  return ages.join("  ");
+}
+
+test("the real schedule, seconds after the create, by what is learned and by who else tells of the end", () => {
+  const rows: readonly (readonly [string, Expectation])[] = [
+    ["a cold model, nobody tells    ", cold],
+    ["a cold model, a webhook tells ", { ...cold, coveredToMs: told }],
+    ["median 8 s,   nobody tells    ", { times: quick, coveredToMs: 0 }],
+    ["median 8 s,   a webhook tells ", { times: quick, coveredToMs: told }],
+    ["median 8 s,   swept to 20 s   ", { times: quick, coveredToMs: 20 * SECOND }],
+    ["median 5 min, nobody tells    ", { times: slow, coveredToMs: 0 }],
+    ["median 5 min, a webhook tells ", { times: slow, coveredToMs: told }],
+    ["median 5 min, swept to 8 min  ", { times: slow, coveredToMs: 8 * MINUTE }],
+  ];
+  expect(rows.map(([name, expected]) => `${name}${schedule(expected, 7)}`).join("\n")).toMatchInlineSnapshot(`
+    "a cold model, nobody tells    2.0  3.0  4.0  5.0  6.3  7.8  9.8
+    a cold model, a webhook tells 30.0  37.5  46.9  58.6  73.2  91.6  114.4
+    median 8 s,   nobody tells    8.0  10.0  12.5  15.6  19.5  24.4  30.5
+    median 8 s,   a webhook tells 32.0  40.0  50.0  62.5  78.1  97.7  122.1
+    median 8 s,   swept to 20 s   20.0  25.0  31.3  39.1  48.8  61.0  76.3
+    median 5 min, nobody tells    300.0  330.0  360.0  390.0  420.0  450.0  480.0
+    median 5 min, a webhook tells 600.0  1200.0  1230.0  1260.0  1290.0  1320.0  1350.0
+    median 5 min, swept to 8 min  480.0  510.0  540.0  570.0  600.0  630.0  660.0"
+  `);
+});
+
+test("past its deadline a prediction is canceled, every half minute, and after a quarter of an hour given up", () => {
+  const kinds: string[] = [];
+  for (let nowMs = NOON; ; ) {
+    const next = nextPoll(NOON, nowMs, 0.5, cold, DEFAULT_POLL_POLICY);
+    if (kinds.length === 0 || next.kind !== "poll") kinds.push(`${(nowMs - NOON) / SECOND} s: ${next.kind}`);
     if (next.kind === "give-up") break;
     nowMs = next.atMs;
   }
-  expect([...lines.slice(0, 18), "…", ...lines.slice(-2)].join("\n")).toMatchInlineSnapshot(`
-    "1. after 2.0 s: poll
-    2. after 3.0 s: poll
-    3. after 4.0 s: poll
-    4. after 5.0 s: poll
-    5. after 6.3 s: poll
-    6. after 7.8 s: poll
-    7. after 9.8 s: poll
-    8. after 12.2 s: poll
-    9. after 15.3 s: poll
-    10. after 19.1 s: poll
-    11. after 23.8 s: poll
-    12. after 29.8 s: poll
-    13. after 37.3 s: poll
-    14. after 46.6 s: poll
-    15. after 58.2 s: poll
-    16. after 72.8 s: poll
-    195. after 5400.0 s: overdue
-    196. after 5430.0 s: overdue
-    …
-    224. after 6270.0 s: overdue
-    225. after 6300.0 s: give-up"
-  `);
+  expect([kinds[1], kinds[2], kinds.at(-2), kinds.at(-1)]).toEqual([
+    "5400 s: overdue",
+    "5430 s: overdue",
+    "6270 s: overdue",
+    "6300 s: give-up",
+  ]);
 });
 
 test("a poll lies ahead of now and never past the deadline", () => {
   fc.assert(
-    fc.property(anyPolicy, anyAge, jitter, (policy, ageMs, chance) => {
+    fc.property(anyPolicy, anyExpectation, anyAge, jitter, (policy, expected, ageMs, chance) => {
       const nowMs = NOON + ageMs;
-      const next = nextPoll(NOON, nowMs, chance, policy);
+      const next = nextPoll(NOON, nowMs, chance, expected, policy);
       if (next.kind === "give-up") return;
       expect(next.atMs).toBeGreaterThan(nowMs);
       if (next.kind === "poll") expect(next.atMs).toBeLessThanOrEqual(NOON + policy.deadlineMs);
@@ -64,21 +94,47 @@ test("a poll lies ahead of now and never past the deadline", () => {
   );
 });
 
-test("what happens depends on the age alone: poll, then cancel, then give up", () => {
+test("no wait is longer than the longest, whoever is to tell of the end", () => {
   fc.assert(
-    fc.property(anyPolicy, anyAge, jitter, (policy, ageMs, chance) => {
-      const expected =
-        ageMs < policy.deadlineMs ? "poll" : ageMs < policy.deadlineMs + policy.graceMs ? "overdue" : "give-up";
-      expect(nextPoll(NOON, NOON + ageMs, chance, policy).kind).toBe(expected);
+    fc.property(anyPolicy, anyExpectation, fc.nat(5 * HOUR), jitter, (policy, expected, ageMs, chance) => {
+      const next = nextPoll(NOON, NOON + ageMs, chance, expected, policy);
+      if (next.kind === "give-up") return;
+      const longestMs = Math.max(policy.longestPauseMs, policy.longestWaitMs);
+      expect(next.atMs - NOON - ageMs).toBeLessThanOrEqual(Math.ceil(1.1 * longestMs));
     }),
   );
 });
 
-test("pauses never shrink with age, but for the last one before the deadline", () => {
+test("who else tells of the end only puts the poll off", () => {
   fc.assert(
-    fc.property(anyPolicy, anyAge, fc.nat(HOUR), jitter, (policy, youngMs, olderMs, chance) => {
+    fc.property(anyExpectation, fc.nat(HOUR), jitter, (expected, ageMs, chance) => {
+      const at = (coveredToMs: number) => {
+        const next = nextPoll(NOON, NOON + ageMs, chance, { ...expected, coveredToMs }, DEFAULT_POLL_POLICY);
+        return next.kind === "poll" ? next.atMs : Number.NaN;
+      };
+      const netMs = Math.min(2 * expected.times.p95Ms, expected.coveredToMs);
+      fc.pre(netMs >= expected.times.medianMs || netMs <= ageMs);
+      expect(at(expected.coveredToMs)).toBeGreaterThanOrEqual(at(0));
+    }),
+  );
+});
+
+test("what happens depends on the age alone: poll, then cancel, then give up", () => {
+  fc.assert(
+    fc.property(anyPolicy, anyExpectation, anyAge, jitter, (policy, known, ageMs, chance) => {
+      const expected =
+        ageMs < policy.deadlineMs ? "poll" : ageMs < policy.deadlineMs + policy.graceMs ? "overdue" : "give-up";
+      expect(nextPoll(NOON, NOON + ageMs, chance, known, policy).kind).toBe(expected);
+    }),
+  );
+});
+
+test("once nothing is waited for any more, pauses never shrink with age, but for the last one before the deadline", () => {
+  fc.assert(
+    fc.property(anyPolicy, fc.nat(4 * HOUR), fc.nat(HOUR), jitter, (policy, youngMs, olderMs, chance) => {
       const pauseAt = (ageMs: number) => {
-        const next = nextPoll(NOON, NOON + ageMs, chance, policy);
+        const over = { times: { p5Ms: 0, medianMs: 0, p95Ms: 0 }, coveredToMs: told };
+        const next = nextPoll(NOON, NOON + ageMs, chance, over, policy);
         if (next.kind === "give-up") return null;
         const isCut = next.kind === "poll" && next.atMs === NOON + policy.deadlineMs;
         return isCut ? null : next.atMs - NOON - ageMs;
@@ -92,32 +148,30 @@ test("pauses never shrink with age, but for the last one before the deadline", (
 
 test("jitter moves a pause by up to a tenth, so that a batch made in one second isn't polled in one", () => {
   fc.assert(
-    fc.property(fc.integer({ min: 0, max: HOUR }), jitter, (ageMs, chance) => {
+    fc.property(anyExpectation, fc.integer({ min: 0, max: HOUR }), jitter, (expected, ageMs, chance) => {
       const pauseMs = (at: number) => {
-        const next = nextPoll(NOON, NOON + ageMs, at, DEFAULT_POLL_POLICY);
+        const next = nextPoll(NOON, NOON + ageMs, at, expected, DEFAULT_POLL_POLICY);
         return next.kind === "poll" ? next.atMs - NOON - ageMs : Number.NaN;
       };
       const middle = pauseMs(0.5);
       expect(Math.abs(pauseMs(chance) - middle)).toBeLessThanOrEqual(0.1 * middle + 2);
-      const first = firstPollDelayMs(chance, DEFAULT_POLL_POLICY);
-      expect(Math.abs(first - DEFAULT_POLL_POLICY.firstPauseMs)).toBeLessThanOrEqual(
-        0.1 * DEFAULT_POLL_POLICY.firstPauseMs + 1,
-      );
     }),
   );
 });
 
-test("the end of a run is known late by a quarter of it at most, or half a minute", () => {
+test("of what runs longer than half of its model's runs, the end is known late by a quarter at most, or half a minute", () => {
+  const anyMedian = fc.integer({ min: 1, max: DEFAULT_POLL_POLICY.longestWaitMs });
   fc.assert(
-    fc.property(fc.integer({ min: SECOND, max: HOUR }), jitter, (runMs, chance) => {
-      let nowMs = NOON + firstPollDelayMs(chance, DEFAULT_POLL_POLICY);
+    fc.property(anyMedian, fc.integer({ min: SECOND, max: HOUR }), jitter, (medianMs, moreMs, chance) => {
+      const runMs = 1.1 * medianMs + moreMs;
+      const expected = { times: { p5Ms: 0, medianMs, p95Ms: 2 * medianMs }, coveredToMs: 0 };
+      let nowMs = NOON;
       while (nowMs < NOON + runMs) {
-        const next = nextPoll(NOON, nowMs, chance, DEFAULT_POLL_POLICY);
+        const next = nextPoll(NOON, nowMs, chance, expected, DEFAULT_POLL_POLICY);
         if (next.kind !== "poll") throw new Error(next.kind);
         nowMs = next.atMs;
       }
-      const lateMs = nowMs - NOON - runMs;
-      expect(lateMs).toBeLessThanOrEqual(Math.max(2.2 * SECOND, Math.min(0.28 * runMs, 33 * SECOND)));
+      expect(nowMs - NOON - runMs).toBeLessThanOrEqual(Math.max(1.2 * SECOND, Math.min(0.28 * runMs, 33 * SECOND)));
     }),
   );
 });

@@ -67,6 +67,7 @@ describe("an errand", () => {
       predictionId: "p1",
       startedAtMs: NOON,
       deadlineAtMs: NOON + HOUR,
+      told: false,
     });
     expect(await read(copyQueue)).toEqual({ ...refOf(3), expiresAtMs: NOON + HOUR });
     expect(await read(recordQueue)).toEqual(refOf(3));
@@ -239,6 +240,48 @@ describe("a poll that is to come", () => {
     await expect.poll(() => running).toBe(true);
     expect(await queues.wakeFollow(refOf(0))).toBe(false);
     release();
+  });
+
+  test("carries on that its end is told by a webhook", async ({ line }) => {
+    await line.clear();
+    await line.queues.follow(refOf(0), { ...prediction, told: true }, HOUR);
+    const [job] = await line.jobs(QUEUE_NAMES.follow(ACCOUNT));
+    expect(followQueue(ACCOUNT).read(job?.id ?? "", job?.data, NOON)).toMatchObject({ told: true });
+  });
+
+  test("is put off by whoever sees the prediction run, and comes at once all the same for who wakes it", async ({
+    line,
+  }) => {
+    await line.clear();
+    const { queues } = line;
+    const nowMs = Date.now();
+    await queues.follow(refOf(0), prediction, MINUTE);
+    await queues.follow(refOf(1), prediction, HOUR);
+    await queues.follow(refOf(2), prediction, 0);
+    const dueBefore = async (ms: number) =>
+      (await queues.pollsDueBefore(ACCOUNT, [refOf(0), refOf(1), refOf(2), refOf(3)], nowMs + ms)).map(
+        ({ index }) => index,
+      );
+    expect(await dueBefore(0)).toEqual([]);
+    expect(await dueBefore(2 * MINUTE), "one that is due already is on its way").toEqual([0]);
+    for (const index of [0, 2, 3]) {
+      await queues.deferFollow(refOf(index), nowMs, (errand) => {
+        expect(errand).toMatchObject({ index, predictionId: "p1", startedAtMs: NOON });
+        return nowMs + HOUR;
+      });
+    }
+    expect(await dueBefore(2 * MINUTE)).toEqual([]);
+    await queues.deferFollow(refOf(1), nowMs, () => null);
+    expect(await dueBefore(2 * HOUR)).toEqual([0, 1]);
+
+    const polled: number[] = [];
+    work(line, followQueue(ACCOUNT), async ({ index }) => {
+      polled.push(index);
+      return DONE;
+    });
+    await expect.poll(() => polled).toEqual([2]);
+    expect(await queues.wakeFollow(refOf(0))).toBe(true);
+    await expect.poll(() => polled).toEqual([2, 0]);
   });
 });
 

@@ -12,6 +12,7 @@ import { type Job, Queue, Worker } from "bullmq";
 import type { Scheduler } from "fast-check";
 import { bookDuplicate } from "../../src/batches/book-duplicate.ts";
 import { cancelItem } from "../../src/batches/cancel-item.ts";
+import { openExpectations } from "../../src/batches/expect-runs.ts";
 import { giveErrand } from "../../src/batches/give-errand.ts";
 import { CannotHold, holdBatch } from "../../src/batches/hold-batch.ts";
 import { redriveItems } from "../../src/batches/redrive-items.ts";
@@ -37,8 +38,8 @@ import { feedBatches } from "../../workers/feed-batches.ts";
 import { type FollowDeps, followPrediction } from "../../workers/follow-prediction.ts";
 import { keepItems } from "../../workers/keep-items.ts";
 import { type RecordDeps, recordMetrics } from "../../workers/record-metrics.ts";
-import { type SweepDeps, sweepPredictions } from "../../workers/sweep-predictions.ts";
-import { feedEffects } from "../support/effects.ts";
+import { type SweepDeps, sweepMemory, sweepPredictions } from "../../workers/sweep-predictions.ts";
+import { feedEffects, wakeEffects } from "../support/effects.ts";
 import { ACCOUNT, ADMITTING, type Line, MODEL } from "../support/stages.ts";
 import { type Booked, type CreateMode, type Fate, openProvider, type RaceProvider } from "./provider.ts";
 
@@ -224,6 +225,7 @@ const UNPACED: ReadonlySet<PropertyKey> = new Set([
   "random",
   "nonce",
   "warn",
+  "warnOfStatus",
   "urlOf",
   "webhookFor",
   "withdraw",
@@ -372,6 +374,7 @@ export function createDeps(world: RaceWorld, pace: Pace = atOnce): CreateDeps {
     pauseAccount: async (reason) => void (await ledger.pauseAccount(ACCOUNT, reason)),
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
     enqueueFollow: queues.follow,
+    expect: openExpectations(ACCOUNT, { ledger, clock }).expect,
     isOpen: ledger.isOpen,
     readItem: ledger.readItem,
     pause: async () => undefined,
@@ -399,7 +402,8 @@ async function feed(world: RaceWorld, pace: Pace): Promise<void> {
 
 export async function sweep(world: RaceWorld, pace: Pace = atOnce): Promise<void> {
   const { bucket, ledger, queues, clock } = world.line;
-  const deps: Omit<SweepDeps, "policy" | "account" | "whenAbsent"> = {
+  const deps: Omit<SweepDeps, "policy" | "account" | "whenAbsent" | "memory"> = {
+    ...wakeEffects(world.line),
     provider: world.provider,
     noteSweep: ledger.noteSweep,
     intents: ledger.intents,
@@ -412,10 +416,10 @@ export async function sweep(world: RaceWorld, pace: Pace = atOnce): Promise<void
     enqueueFollow: queues.follow,
     enqueueRecord: queues.record,
     wakeFeed: queues.wakeFeed,
-    warn: () => undefined,
-    clock,
   };
-  const given = { account: ACCOUNT, policy: DEFAULT_SWEEP_POLICY, whenAbsent: "resend" as const };
+  // A process's first sweep, for both ends.
+  const memory = sweepMemory();
+  const given = { account: ACCOUNT, policy: DEFAULT_SWEEP_POLICY, whenAbsent: "resend" as const, memory };
   await sweepPredictions({ ...paced(deps, pace), ...given }, signal);
 }
 
@@ -460,7 +464,10 @@ function stageOf(world: RaceWorld, queueName: string, job: SeenJob, pace: Pace):
         enqueueCopy: queues.copy,
         enqueueRecord: queues.record,
         pauseAccount: async () => undefined,
+        expect: openExpectations(ACCOUNT, { ledger, clock }).expect,
+        learnRun: (model, runMs) => ledger.learnRun(ACCOUNT, model, runMs, clock()),
         warn: () => undefined,
+        warnOfStatus: () => undefined,
         clock,
         random: () => 0.5,
       };

@@ -30,6 +30,8 @@ const HARMLESS: ReadonlySet<PropertyKey> = new Set([
   "webhookFor",
   "list",
   "tell",
+  "expect",
+  "known",
 ]);
 
 function isData(value: object): boolean {

@@ -1,12 +1,16 @@
 /** The effects that stages are given in production, on a test's line: what a test doesn't name is real. */
 
+import { countInFlight } from "../../src/batches/count-in-flight.ts";
+import { deferPolls } from "../../src/batches/defer-polls.ts";
+import { openExpectations } from "../../src/batches/expect-runs.ts";
 import { placeItems } from "../../src/batches/place-items.ts";
 import { readEnding } from "../../src/bucket/endings.ts";
 import { readEarlierAttempts, readReceipt, writeReceipt } from "../../src/bucket/records.ts";
 import { noteWindow } from "../../src/bucket/window-notes.ts";
 import type { FeedDeps } from "../../workers/feed-batches.ts";
 import type { RecordDeps } from "../../workers/record-metrics.ts";
-import type { Line } from "./stages.ts";
+import type { WakeDeps } from "../../workers/wake-by-list.ts";
+import { ACCOUNT, type Line } from "./stages.ts";
 
 /** At so many creates a minute. The account is open already. */
 export function feedEffects({ bucket, ledger, queues, clock }: Line, createsPerMinute: number): FeedDeps {
@@ -48,6 +52,26 @@ export function recordEffects({ bucket, ledger, queues, clock }: Line): RecordDe
     enqueueNotify: queues.notify,
     enqueueFinish: (ref) => queues.finish(ref.account, ref.batch),
     wakeFeed: ({ account }) => queues.wakeFeed(account),
+    clock,
+  };
+}
+
+type OnClock = Pick<Line, "ledger" | "queues"> & { readonly clock: () => number };
+
+/** At the published reads a minute. Nobody hears its warnings. */
+export function wakeEffects({ ledger, queues, clock }: OnClock): Omit<WakeDeps, "provider"> {
+  return {
+    account: ACCOUNT,
+    known: openExpectations(ACCOUNT, { ledger, clock }).known,
+    readsPerMinute: 3_000,
+    inFlight: (of, fromMs, toMs) => countInFlight(of, fromMs, toMs, { ledger, queues }),
+    holdersAmong: ledger.holdersAmong,
+    runningAmong: ledger.runningAmong,
+    markItem: ledger.markItem,
+    wakeFollow: queues.wakeFollow,
+    deferPolls: (of, refs, by) => deferPolls(of, refs, by, { queues, clock }),
+    noteSwept: ledger.noteSwept,
+    warn: () => undefined,
     clock,
   };
 }

@@ -1,5 +1,6 @@
 import { describe, expect } from "vitest";
 import { openAdmission } from "../../src/batches/admit-single.ts";
+import { openExpectations } from "../../src/batches/expect-runs.ts";
 import { reopenAccount } from "../../src/batches/reopen-account.ts";
 import type { SingleInput } from "../../src/batches/single-input.ts";
 import { withdrawItem } from "../../src/batches/withdraw-item.ts";
@@ -102,6 +103,7 @@ function depsOf({ line, provider }: World): CreateDeps {
     },
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
     enqueueFollow: queues.follow,
+    expect: openExpectations(ACCOUNT, { ledger, clock }).expect,
     bookDuplicate: async (ref, prediction) => ledger.addDuplicate(ref, prediction),
     isOpen: ledger.isOpen,
     readItem: ledger.readItem,

@@ -1,4 +1,5 @@
 import { describe, expect } from "vitest";
+import { openExpectations } from "../../src/batches/expect-runs.ts";
 import { keepEnding, readEnding } from "../../src/bucket/endings.ts";
 import type { ItemState } from "../../src/core/item.ts";
 import { type AttemptRef, type BatchId, errandId, QUEUE_NAMES } from "../../src/core/naming.ts";
@@ -46,6 +47,7 @@ async function openWorld(
       predictionId: predictionId("p1"),
       startedAtMs: NOON,
       deadlineAtMs: ownDeadlineMs === null ? null : NOON + ownDeadlineMs,
+      told: false,
     },
     answer: () => {
       if (answer instanceof Error) throw answer;
@@ -73,7 +75,10 @@ function depsOf({ line, answer, canceled, warnings }: World): FollowDeps {
     pauseAccount: async (reason) => {
       await line.ledger.pauseAccount(ACCOUNT, reason);
     },
+    expect: openExpectations(ACCOUNT, line).expect,
+    learnRun: (model, runMs) => line.ledger.learnRun(ACCOUNT, model, runMs, line.clock()),
     warn: (message) => warnings.push(message),
+    warnOfStatus: (_word, message) => warnings.push(message),
     clock: line.clock,
     random: () => 0.5,
     policy: DEFAULT_POLL_POLICY,

@@ -12,8 +12,9 @@ import { predictionId } from "../../src/core/prediction.ts";
 import { DEFAULT_SWEEP_POLICY } from "../../src/core/sweeping.ts";
 import { MINUTE, SECOND } from "../../src/core/time.ts";
 import { type ListPage, ProviderError } from "../../src/providers/provider.ts";
-import { type SweepDeps, sweepPredictions } from "../../workers/sweep-predictions.ts";
+import { type SweepDeps, sweepMemory, sweepPredictions } from "../../workers/sweep-predictions.ts";
 import { everyCrash } from "../support/crash.ts";
+import { wakeEffects } from "../support/effects.ts";
 import { ACCOUNT, type Line, NOON, predictionOf, test } from "../support/stages.ts";
 
 type Shown = { readonly id: string; readonly input: unknown; readonly atMs: number };
@@ -53,7 +54,7 @@ async function makeUnclear(world: World, ...indexes: readonly number[]): Promise
 function depsOf(world: World, fields: Partial<SweepDeps> = {}): SweepDeps {
   const { bucket, ledger, queues, clock } = world.line;
   return {
-    account: ACCOUNT,
+    ...wakeEffects(world.line),
     provider: { list: async (query) => page(world, query) },
     noteSweep: ledger.noteSweep,
     intents: ledger.intents,
@@ -70,10 +71,9 @@ function depsOf(world: World, fields: Partial<SweepDeps> = {}): SweepDeps {
     enqueueFollow: queues.follow,
     enqueueRecord: queues.record,
     wakeFeed: queues.wakeFeed,
-    warn: () => undefined,
     policy: DEFAULT_SWEEP_POLICY,
     whenAbsent: "resend",
-    clock,
+    memory: sweepMemory(),
     ...fields,
   };
 }

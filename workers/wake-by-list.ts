@@ -1,0 +1,178 @@
+/**
+ * Learns from the provider's list which predictions have ended, a hundred a request, and wakes them: their next poll
+ * comes now, and decides. The polls of what the list shows running are put off, since the next sweep tells more.
+ *
+ * It reads of the list what may have ended lately, newest first, until all that is in flight was seen or the account's
+ * budget is used up. What is older is left to single polls. How far it came, and until when that may be relied on, is
+ * noted for those who decide when to poll. Providers without a list are polled singly.
+ *
+ * If this process dies, nothing is lost: the next sweep reads again, and what nobody sweeps any more is polled singly.
+ */
+
+import type { Deferral } from "../src/batches/defer-polls.ts";
+import { type AccountName, type AttemptRef, errandId, parseErrandId } from "../src/core/naming.ts";
+import type { PredictionId } from "../src/core/prediction.ts";
+import type { LearnedRuns } from "../src/core/run-times.ts";
+import { MINUTE, SECOND } from "../src/core/time.ts";
+import { pagesAtMost, sweepPauseMs, sweptAges } from "../src/core/waking.ts";
+import type { SweepNote } from "../src/ledger/ledger.ts";
+import { type ListPage, type Provider, ProviderAnswerError, ProviderError } from "../src/providers/provider.ts";
+
+export type WakeDeps = {
+  readonly account: AccountName;
+  readonly provider: Pick<Provider, "list">;
+  readonly known: () => Promise<{ readonly learned: LearnedRuns; readonly toldAtMs: number }>;
+  readonly readsPerMinute: number;
+  /** How many of the account's predictions may be running that were bought between two moments. */
+  readonly inFlight: (account: AccountName, fromMs: number, toMs: number) => Promise<number>;
+  readonly holdersAmong: (
+    account: AccountName,
+    predictions: readonly PredictionId[],
+    nowMs: number,
+  ) => Promise<ReadonlyMap<PredictionId, string>>;
+  readonly runningAmong: (
+    refs: readonly AttemptRef[],
+  ) => Promise<readonly { readonly ref: AttemptRef; readonly marked: boolean }[]>;
+  readonly markItem: (ref: AttemptRef, mark: "wake") => Promise<unknown>;
+  readonly wakeFollow: (ref: AttemptRef) => Promise<boolean>;
+  /** Puts the polls off that would come before the sweep after the next. */
+  readonly deferPolls: (account: AccountName, refs: readonly AttemptRef[], by: Deferral) => Promise<void>;
+  readonly noteSwept: (account: AccountName, note: SweepNote) => Promise<void>;
+  readonly warn: (fields: Readonly<Record<string, unknown>>, message: string) => void;
+  readonly clock: () => number;
+};
+
+/** What a process remembers from sweep to sweep; the next one begins anew. */
+export type WakeMemory = {
+  /** To be added to a moment on our clock to get the provider's; null: not known yet. */
+  offsetMs: number | null;
+  pauseMs: number;
+  failing: boolean;
+};
+
+export const NOTHING_SEEN: WakeMemory = { offsetMs: null, pauseMs: SECOND, failing: false };
+
+/** So often is it looked whether something is in flight. Nothing is asked of the provider. */
+const IDLE_MS = 2 * SECOND;
+const FAILED_MS = 15 * SECOND;
+/** Clocks are read in whole seconds, and requests take their time. */
+const CLOCKS_MS = 3 * SECOND;
+/** So long after the last create that asked for one, webhooks are still expected. */
+const TOLD_LATELY_MS = 5 * MINUTE;
+
+/** Answers how long to pause until the next. */
+export async function wakeByList(deps: WakeDeps, memory: WakeMemory, signal: AbortSignal): Promise<number> {
+  const { account, readsPerMinute } = deps;
+  const startedAtMs = deps.clock();
+  const { learned, toldAtMs } = await deps.known();
+  const ages = sweptAges(learned);
+  const inFlight = await deps.inFlight(account, startedAtMs - ages.toMs, startedAtMs - ages.fromMs);
+  if (inFlight === 0) {
+    // Whatever is bought next will be swept.
+    if (!memory.failing) await note(deps, { pauseMs: IDLE_MS, pages: 0, toAgeMs: ages.toMs });
+    return IDLE_MS;
+  }
+
+  const besideWebhooks = startedAtMs - toldAtMs < TOLD_LATELY_MS;
+  let pages = 0;
+  let found = 0;
+  let oldestMs = startedAtMs;
+  let next: string | undefined;
+  try {
+    do {
+      const page = await readPage(next, { ages, startedAtMs }, deps, memory, signal);
+      if (page === null) return FAILED_MS;
+      pages++;
+      found += await actOn(page, ages.toMs, deps, memory);
+      const last = Date.parse(page.predictions.at(-1)?.createdAt ?? "") - (memory.offsetMs ?? 0);
+      if (!Number.isNaN(last)) oldestMs = Math.min(oldestMs, last);
+      next = page.next;
+    } while (next !== undefined && found < inFlight && pages < pagesAtMost(readsPerMinute));
+  } catch (error) {
+    if (!(error instanceof ProviderError || error instanceof ProviderAnswerError)) throw error;
+    if (!memory.failing)
+      deps.warn({ account, err: error }, "the provider's list can't be read now; ends are polled for");
+    memory.failing = true;
+    return Math.max(FAILED_MS, error instanceof ProviderError ? (error.retryAfterMs ?? 0) : 0);
+  }
+  memory.failing = false;
+  memory.pauseMs = sweepPauseMs({ inFlight, pages, learned, besideWebhooks, readsPerMinute });
+  const cutShort = next !== undefined && found < inFlight;
+  const toAgeMs = cutShort ? Math.min(startedAtMs - oldestMs, ages.toMs) : ages.toMs;
+  await note(deps, { pauseMs: memory.pauseMs, pages, toAgeMs });
+  return memory.pauseMs;
+}
+
+async function readPage(
+  next: string | undefined,
+  {
+    ages,
+    startedAtMs,
+  }: { readonly ages: { readonly fromMs: number; readonly toMs: number }; readonly startedAtMs: number },
+  { provider }: WakeDeps,
+  memory: WakeMemory,
+  signal: AbortSignal,
+): Promise<ListPage | null> {
+  const onItsClock = startedAtMs + (memory.offsetMs ?? 0);
+  const query = {
+    // Without its word on the time, nothing is left out.
+    ...(memory.offsetMs !== null && {
+      after: iso(onItsClock - ages.toMs - CLOCKS_MS),
+      ...(ages.fromMs > CLOCKS_MS && { before: iso(onItsClock - ages.fromMs + CLOCKS_MS) }),
+    }),
+  };
+  const page = await provider.list?.(next === undefined ? query : { next }, signal);
+  if (page === undefined) return null;
+  if (page.serverDate !== undefined && next === undefined) memory.offsetMs = page.serverDate.getTime() - startedAtMs;
+  return page;
+}
+
+/** Answers how many of ours that hadn't ended, as far as we knew, it shows. */
+async function actOn(page: ListPage, reachMs: number, deps: WakeDeps, memory: WakeMemory): Promise<number> {
+  const { account } = deps;
+  const holders = await deps.holdersAmong(
+    account,
+    page.predictions.map(({ id }) => id),
+    deps.clock(),
+  );
+  const hasEnded = new Map<string, boolean>();
+  for (const { id, status } of page.predictions) {
+    const holder = holders.get(id);
+    if (holder !== undefined) hasEnded.set(holder, !["starting", "processing", "unknown"].includes(status));
+  }
+  const refs = [...hasEnded.keys()].flatMap((text) => {
+    const ref = parseErrandId(text);
+    return ref === null ? [] : [{ account, ...ref }];
+  });
+  const running = await deps.runningAmong(refs);
+  const ended = (ref: AttemptRef): boolean => hasEnded.get(errandId(ref)) === true;
+  // A wake that is refused, since a poll runs at this moment, is repeated by the next sweep, if that poll saw no end.
+  await Promise.all(
+    running
+      .filter(({ ref }) => ended(ref))
+      .map(async ({ ref }) => {
+        await deps.markItem(ref, "wake");
+        await deps.wakeFollow(ref);
+      }),
+  );
+  // Who was asked something of is polled when that was meant.
+  const patient = running.filter(({ ref, marked }) => !marked && !ended(ref)).map(({ ref }) => ref);
+  const { pauseMs } = memory;
+  if (patient.length > 0) {
+    await deps.deferPolls(account, patient, { dueWithinMs: 1.5 * pauseMs, quietMs: 3 * pauseMs, reachMs });
+  }
+  return running.length;
+}
+
+async function note(
+  { account, clock, noteSwept }: WakeDeps,
+  { pauseMs, pages, toAgeMs }: { readonly pauseMs: number; readonly pages: number; readonly toAgeMs: number },
+): Promise<void> {
+  // Good for two more sweeps, and some seconds in which a busy machine comes late.
+  const untilMs = clock() + 3 * pauseMs + 5 * SECOND;
+  await noteSwept(account, { pauseMs, pages, toAgeMs, untilMs });
+}
+
+function iso(ms: number): string {
+  return new Date(ms).toISOString();
+}
