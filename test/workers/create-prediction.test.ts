@@ -20,6 +20,7 @@ import {
 } from "../../src/core/naming.ts";
 import { DEFAULT_POLL_POLICY } from "../../src/core/polling.ts";
 import { type Prediction, type PredictionId, predictionId } from "../../src/core/prediction.ts";
+import { bucketOf, upperBoundMs } from "../../src/core/run-times.ts";
 import { HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
 import { type Provider, ProviderError } from "../../src/providers/provider.ts";
 import type { CreateErrand } from "../../src/queues/queues.ts";
@@ -143,6 +144,20 @@ describe("one create", () => {
       { id: errandId(world.errand), data: [ACCOUNT, "p0", NOON, null], delay: 2_000, priority: 0 },
     ]);
     expect(await told(world), "a row of a file has no client").toEqual([]);
+  });
+
+  test("whose end a webhook will tell says so to who follows it, and the poll is a net", async ({ line }) => {
+    const world = await openWorld(line, answerNumber);
+    await run(world, { ...depsOf(world), webhookFor: () => "https://outlast.example/hook" });
+    expect(world.provider.books).toMatchObject([{ webhookUrl: "https://outlast.example/hook" }]);
+    expect(await follows(world)).toMatchObject([{ data: [ACCOUNT, "p0", NOON, null, 1], delay: 30_000 }]);
+  });
+
+  test("is polled first when half of its model's runs have ended", async ({ line }) => {
+    const world = await openWorld(line, answerNumber);
+    for (let runs = 0; runs < 10; runs++) await line.ledger.learnRun(ACCOUNT, "outlast/text", 20_000, NOON);
+    await run(world);
+    expect(await follows(world)).toMatchObject([{ delay: upperBoundMs(bucketOf(20_000)) }]);
   });
 
   test("tells a client that wants to know that its prediction begins, also where the first run died after it", async ({

@@ -6,6 +6,7 @@ import { type AttemptRef, type BatchId, errandId, QUEUE_NAMES } from "../../src/
 import { copyPriority } from "../../src/core/outputs.ts";
 import { DEFAULT_POLL_POLICY } from "../../src/core/polling.ts";
 import { type Prediction, predictionId } from "../../src/core/prediction.ts";
+import { bucketOf, upperBoundMs } from "../../src/core/run-times.ts";
 import { HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
 import { ProviderAnswerError, ProviderError } from "../../src/providers/provider.ts";
 import type { FollowErrand } from "../../src/queues/queues.ts";
@@ -112,6 +113,44 @@ describe("a prediction that", () => {
       expect(await stand(world)).toEqual({ state: "running", ending: null, copies: [], records: [] });
     }
     expect(seen).toEqual([1_000, 2_500, 15_000, 30_000]);
+  });
+
+  test("runs is polled by what its model's runs take, and hardly at all where something else tells of its end", async ({
+    line,
+  }) => {
+    const polledIn = async (told: boolean, sweptToMs: number) => {
+      const world = await openWorld(line, predictionOf("p1", { status: "processing" }), 2 * SECOND);
+      for (let runs = 0; runs < 10; runs++) await line.ledger.learnRun(ACCOUNT, "outlast/text", 20 * SECOND, NOON);
+      const nowMs = line.clock();
+      if (sweptToMs > 0) {
+        await line.ledger.noteSwept(ACCOUNT, { untilMs: nowMs + 1, toAgeMs: sweptToMs, pauseMs: 1, pages: 1 });
+      }
+      const outcome = await followPrediction({ ...world.errand, told }, depsOf(world), signal);
+      return outcome.kind === "snooze" ? outcome.untilMs - NOON : outcome;
+    };
+    const ofRunsMs = upperBoundMs(bucketOf(20 * SECOND));
+    expect(await polledIn(false, 0)).toBe(ofRunsMs);
+    expect(await polledIn(true, 0)).toBe(2 * ofRunsMs);
+    expect(await polledIn(false, MINUTE)).toBe(2 * ofRunsMs);
+    expect(await polledIn(false, 30 * SECOND)).toBe(30 * SECOND);
+    expect(await polledIn(false, SECOND), "too old for sweeps").toBe(ofRunsMs);
+  });
+
+  test.for<readonly [string, Partial<Prediction>, number]>([
+    ["succeeded", { status: "succeeded", output: "text" }, 1],
+    ["succeeded with files", { status: "succeeded", output: [FILE] }, 1],
+    ["failed", { status: "failed", error: "no" }, 1],
+    ["was canceled", { status: "canceled" }, 0],
+    ["names no model", { status: "succeeded", model: null }, 0],
+    ["names no time of its end", { status: "succeeded", completedAt: null }, 0],
+  ])("%s teaches how long its model takes, once", async ([, fields, runs], { line }) => {
+    const times = { createdAt: "2026-11-20T12:00:01.5Z", completedAt: "2026-11-20T12:00:09.5Z" };
+    const world = await openWorld(line, predictionOf("p1", { ...times, ...fields }));
+    await run(world);
+    await run(world);
+    expect(await line.ledger.runCounts(ACCOUNT, line.clock())).toEqual(
+      new Map(runs === 0 ? [] : [["outlast/text", new Map([[bucketOf(8 * SECOND), runs]])]]),
+    );
   });
 
   test("has a status nobody knows is followed on, and told", async ({ line }) => {
