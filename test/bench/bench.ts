@@ -1,9 +1,9 @@
 /**
  * Measures Outlast on the machine it runs on, and prints tables of numbers beside their goals:
  *
- *     npm run bench                     everything, about 12 minutes
+ *     npm run bench                     everything, about half an hour
  *     npm run bench -- pace memory      only these
- *     npm run bench -- --short          smaller sizes, under a minute each: a quick look, not a statement
+ *     npm run bench -- --short          smaller sizes, some minutes: a quick look, not a statement
  *
  * Nothing is asserted: numbers are read side by side, from one run, by a person. The exit code is 1 only where a run
  * couldn't be carried out. Workers, Redis and the emulator are processes of their own, as in production; this one
@@ -14,6 +14,7 @@ import { cpus } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs, styleText } from "node:util";
 import { measureApi } from "./api.ts";
+import { measureFollow } from "./follow.ts";
 import { measureMemory } from "./memory.ts";
 import { measurePace } from "./pace.ts";
 import { fixed } from "./table.ts";
@@ -26,6 +27,7 @@ const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<void>>
   throughput: measureThroughput,
   memory: measureMemory,
   api: measureApi,
+  follow: measureFollow,
 };
 
 /** Busier before we begin, others are at work, and rates and CPU times say as much about them. */

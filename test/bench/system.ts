@@ -43,8 +43,12 @@ export type System = AsyncDisposable & {
   readonly account: KnownAccount;
   readonly emulator: Child;
   readonly redisUrl: string;
-  /** A worker with all stages; resolves when it works. */
-  startWorker(execArgv?: readonly string[]): Promise<Child>;
+  readonly apiUrl: string;
+  /** A worker with all stages, unless some are named; resolves when it works. */
+  startWorker(
+    execArgv?: readonly string[],
+    own?: { readonly stages?: readonly string[]; readonly env?: Readonly<Record<string, string>> },
+  ): Promise<Child>;
   /** The queue API, open to anybody on loopback; resolves when it listens, with its address. */
   startServer(): Promise<{ readonly server: Child; readonly url: string }>;
   submit(rows: AsyncIterable<ReadRow>): Promise<BatchId>;
@@ -97,8 +101,9 @@ export async function startSystem({ emulator: settings, env, account, signal }: 
     account: known,
     emulator,
     redisUrl: redis.url,
-    async startWorker(execArgv = []) {
-      const worker = held.use(new Child("workers/main.ts", { env: variables, execArgv }));
+    apiUrl,
+    async startWorker(execArgv = [], { stages = [], env: own } = {}) {
+      const worker = held.use(new Child("workers/main.ts", { args: stages, env: { ...variables, ...own }, execArgv }));
       children.push(worker);
       await worker.says(/"working"/);
       return worker;

@@ -14,3 +14,8 @@ export function openOfficialClient(baseUrl: string): Replicate {
       fetch(url, { ...init, signal: AbortSignal.timeout(TIMEOUT_MS) }),
   });
 }
+
+/** How `run()` waits: held by the provider, as it does by itself, or asking every half second. */
+export function waitOf(mode: string): { readonly mode: "block" } | { readonly mode: "poll" } {
+  return { mode: mode === "poll" ? "poll" : "block" };
+}
