@@ -51,9 +51,9 @@ export type Expectation = {
  * Decides when to poll a running prediction again; also when a fresh one is polled first.
  *
  * Where something else tells of the end, the poll is a net for what that misses: at twice the time in which all but
- * one in twenty of the model's runs end. Otherwise the first poll comes when half of them have ended. After that, a quarter
+ * one in twenty of the model's runs end. Otherwise the first poll comes when half of them have ended. After that, a third
  * of the age later each, so the backoff is exponential without a counter that would have to be stored, and the end is known
- * late by at most a quarter of the run time (or `longestPauseMs`).
+ * late by at most a third of the run time (or `longestPauseMs`).
  *
  * `jitter` is a random number in [0, 1). It moves the poll by up to a tenth either way, so that a batch created
  * in one second isn't polled in one second.
@@ -68,7 +68,7 @@ export function nextPoll(
   const ageMs = Math.max(nowMs - startedAtMs, 0);
   if (ageMs >= policy.deadlineMs + policy.graceMs) return { kind: "give-up", ageMs };
 
-  const byAgeMs = Math.min(Math.max(ageMs / 4, policy.shortestPauseMs), policy.longestPauseMs);
+  const byAgeMs = Math.min(Math.max(ageMs / 3, policy.shortestPauseMs), policy.longestPauseMs);
   const jittered = (pauseMs: number): number => nowMs + Math.ceil(pauseMs * (0.9 + 0.2 * jitter));
   if (ageMs >= policy.deadlineMs) return { kind: "overdue", atMs: jittered(byAgeMs) };
 

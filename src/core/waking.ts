@@ -79,7 +79,7 @@ export function deferredPollMs(
   policy: PollPolicy,
 ): number | null {
   const ageMs = Math.max(nowMs - startedAtMs, 0);
-  const wantedMs = nowMs + Math.min(Math.max(quietMs, ageMs / 4), policy.longestWaitMs);
+  const wantedMs = nowMs + Math.min(Math.max(quietMs, ageMs / 3), policy.longestWaitMs);
   const latestMs = Math.min(
     startedAtMs + Math.min(reachMs, policy.deadlineMs),
     deadlineAtMs ?? Number.POSITIVE_INFINITY,

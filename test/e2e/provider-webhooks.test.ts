@@ -54,7 +54,7 @@ test("ends are known when they come, long before the next poll would have asked"
   expect(woken + late).toBe(items);
   expect(others).toEqual({});
   expect(woken, "a poll was as quick for few").toBeGreaterThan(items / 2);
-  // Polls alone come a quarter of an age apart: five seconds, in the mean two and a half after the end.
+  // Polls alone come a third of an age apart: seven seconds, in the mean three after the end.
   const behindMs = await Promise.all(
     Array.from({ length: items }, async (_, index) => {
       const receipt = await fleet.services.bucket.get(OBJECT_KEYS.receipt(batch, index, 1), { maxBytes: 100_000 });

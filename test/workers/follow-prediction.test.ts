@@ -112,7 +112,7 @@ describe("a prediction that", () => {
       seen.push(outcome.kind === "snooze" ? outcome.untilMs - line.clock() : outcome);
       expect(await stand(world)).toEqual({ state: "running", ending: null, copies: [], records: [] });
     }
-    expect(seen).toEqual([1_000, 2_500, 15_000, 30_000]);
+    expect(seen).toEqual([1_000, 3_334, 20_000, 30_000]);
   });
 
   test("runs is polled by what its model's runs take, and hardly at all where something else tells of its end", async ({
@@ -360,7 +360,7 @@ describe("a running prediction", () => {
     await cancelItem(world);
     const deps = { ...depsOf(world), provider: provides(world, () => Promise.reject(failure)) };
     for (let polls = 1; polls <= 2; polls++) {
-      expect(await run(world, deps)).toEqual({ kind: "snooze", untilMs: line.clock() + 15 * SECOND });
+      expect(await run(world, deps)).toEqual({ kind: "snooze", untilMs: line.clock() + 20 * SECOND });
       expect(world.canceled).toHaveLength(polls);
       expect(world.warnings).toHaveLength(polls);
     }
@@ -373,7 +373,7 @@ describe("a running prediction", () => {
     const { get } = depsOf(world).provider;
     expect(await run(world, { ...depsOf(world), provider: { get } })).toEqual({
       kind: "snooze",
-      untilMs: line.clock() + 15 * SECOND,
+      untilMs: line.clock() + 20 * SECOND,
     });
     const done = async () => succeeded("words");
     expect(await run(world, { ...depsOf(world), provider: { get: done } })).toEqual({ kind: "done" });
@@ -384,7 +384,7 @@ describe("a running prediction", () => {
     const world = await openWorld(line, running, MINUTE);
     expect(await line.ledger.markItem(world.errand, "wake")).toBe("running");
     expect(await run(world)).toEqual({ kind: "snooze", untilMs: line.clock() + SECOND });
-    expect(await run(world)).toEqual({ kind: "snooze", untilMs: line.clock() + 15 * SECOND });
+    expect(await run(world)).toEqual({ kind: "snooze", untilMs: line.clock() + 20 * SECOND });
     expect(world.canceled).toEqual([]);
   });
 
@@ -402,7 +402,7 @@ describe("a running prediction", () => {
 
   test("is canceled when its client's deadline has passed, and has failed then, as ours does", async ({ line }) => {
     const early = await openWorld(line, running, 30 * SECOND, MINUTE);
-    expect(await run(early), "never polled past it").toEqual({ kind: "snooze", untilMs: NOON + 37.5 * SECOND });
+    expect(await run(early), "never polled past it").toEqual({ kind: "snooze", untilMs: NOON + 40 * SECOND });
     expect(early.canceled).toEqual([]);
 
     const late = await openWorld(line, running, MINUTE, MINUTE);
@@ -433,9 +433,9 @@ describe("a poll that fails", () => {
   test.for<readonly [string, Error, ageMs: number, outcome: unknown, ItemState]>([
     ["with 429 slows the queue down", error(429, 12_000), 10_000, { kind: "rate-limit", forMs: 12_000 }, "running"],
     ["with 401 pauses the account", error(401), 10_000, { kind: "snooze", untilMs: NOON + 40_000 }, "running"],
-    ["with 500 is repeated", error(500), 10_000, { kind: "snooze", untilMs: NOON + 12_500 }, "running"],
-    ["without an answer is repeated", error(null), 10_000, { kind: "snooze", untilMs: NOON + 12_500 }, "running"],
-    ["with an early 404 is repeated", error(404), 10_000, { kind: "snooze", untilMs: NOON + 12_500 }, "running"],
+    ["with 500 is repeated", error(500), 10_000, { kind: "snooze", untilMs: NOON + 13_334 }, "running"],
+    ["without an answer is repeated", error(null), 10_000, { kind: "snooze", untilMs: NOON + 13_334 }, "running"],
+    ["with an early 404 is repeated", error(404), 10_000, { kind: "snooze", untilMs: NOON + 13_334 }, "running"],
     ["with a late 404 fails the item", error(404), HOUR, { kind: "done" }, "recording"],
   ])("%s", async ([, failure, ageMs, outcome, state], { line }) => {
     const world = await openWorld(line, failure, ageMs);

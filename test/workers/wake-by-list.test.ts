@@ -207,7 +207,7 @@ describe("the poll of what the list shows running", () => {
     const world = await openDue(line);
     await wake(world);
     expect(await dueIn(world, 4 * SECOND)).toEqual([]);
-    expect(await dueIn(world, 16 * SECOND), "a quarter of its age").toEqual([0]);
+    expect(await dueIn(world, 21 * SECOND), "a third of its age").toEqual([0]);
   });
 
   test("isn't put off past the prediction's deadline", async ({ line }) => {

@@ -18,6 +18,7 @@ const PASSES = 3;
 const [baseUrl = "", itemsFile = "", folder = "", atOnce = "10", perMinute = "Infinity", mode = "block"] =
   process.argv.slice(2);
 const replicate = openOfficialClient(baseUrl);
+let nextTurnMs = 0;
 const items = (await readFile(itemsFile, "utf8"))
   .trim()
   .split("\n")
@@ -32,8 +33,6 @@ for (let pass = 0; pass < PASSES; pass++) {
   };
   await Promise.all(Array.from({ length: Number(atOnce) }, run));
 }
-
-let nextTurnMs = 0;
 
 /** Runs start at even intervals, where a rate is kept. */
 async function turn(): Promise<void> {
