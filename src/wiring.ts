@@ -2,7 +2,10 @@
  * Config → live objects, closed in reverse order: the only composition root. Only entry points import it.
  */
 
+import { randomUUID } from "node:crypto";
 import type { Redis } from "ioredis";
+import { type AccountGate, openGate } from "./batches/account-gate.ts";
+import { gatedProvider } from "./batches/gated-provider.ts";
 import { type HostRule, parseHostRule } from "./bucket/addresses.ts";
 import type { Bucket } from "./bucket/bucket.ts";
 import { openBucket } from "./bucket/open-bucket.ts";
@@ -21,7 +24,9 @@ export type KnownAccount = Omit<AccountConfig, "token"> & { readonly targets: Pr
 
 /** An account with a provider that can be spoken to. */
 export type Account = KnownAccount & {
+  /** Through the gate: what it answers teaches the whole fleet. */
   readonly speak: Provider;
+  readonly gate: AccountGate;
   /** For output files that ask for it, and the hosts that may see it. */
   readonly fileToken: { readonly token: string; readonly hosts: readonly HostRule[] };
 };
@@ -80,10 +85,7 @@ export async function openServices(config: Config, use: RedisUse): Promise<Comma
     throw new ConfigError(["no Redis is named: set OUTLAST_REDIS_URL, or start everything with `outlast up`"]);
   }
   await using opened = new AsyncDisposableStack();
-  const accounts =
-    use === "worker"
-      ? config.accounts.map((account) => openAccount(account, opened))
-      : config.accounts.map(({ token: _token, ...known }) => ({ ...known, targets: TARGETS[known.provider] }));
+  const speakers = use === "worker" ? config.accounts.map((account) => openAccount(account, opened)) : null;
   const speaking = use === "server" ? { providers: opened.use(openProviders(config.accounts)).providers } : {};
 
   const redis = await connectRedis(config.redisUrl, use);
@@ -99,6 +101,16 @@ export async function openServices(config: Config, use: RedisUse): Promise<Comma
   const queues = openQueues(redis);
   opened.defer(() => queues.close());
 
+  const ledger = openLedger(redis);
+  const accounts =
+    speakers?.map((account): Account => {
+      const gate = openGate(account, { ledger, queues, clock: Date.now, mark: randomUUID });
+      opened.defer(async () => {
+        if (redis.status === "ready") await gate.flush();
+      });
+      return { ...account, gate, speak: gatedProvider(account.speak, gate) };
+    }) ?? config.accounts.map(({ token: _token, ...known }) => ({ ...known, targets: TARGETS[known.provider] }));
+
   const held = opened.move();
   return {
     config,
@@ -106,7 +118,7 @@ export async function openServices(config: Config, use: RedisUse): Promise<Comma
     bucket,
     queues,
     accounts,
-    ledger: openLedger(redis),
+    ledger,
     outputHosts: [...DELIVERY_HOSTS, ...MORE_OUTPUT_HOSTS, ...config.outputHosts].map(parseHostRule),
     webhookHosts: [ANY_PUBLIC_HOST, ...config.webhookHosts].map(parseHostRule),
     ...speaking,
@@ -114,7 +126,7 @@ export async function openServices(config: Config, use: RedisUse): Promise<Comma
   };
 }
 
-function openAccount({ token, ...known }: AccountConfig, opened: AsyncDisposableStack): Account {
+function openAccount({ token, ...known }: AccountConfig, opened: AsyncDisposableStack): Omit<Account, "gate"> {
   if (token === null) {
     throw new ConfigError([
       `account ${known.name} has no token: set REPLICATE_API_TOKEN or COMETAPI_KEY, or name it in OUTLAST_ACCOUNTS`,

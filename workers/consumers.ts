@@ -14,6 +14,7 @@ import { describePrediction } from "../src/batches/describe-prediction.ts";
 import { openExpectations } from "../src/batches/expect-runs.ts";
 import { signedFileUrl } from "../src/batches/file-links.ts";
 import { findItem } from "../src/batches/find-item.ts";
+import { patiently } from "../src/batches/gated-provider.ts";
 import { giveErrand } from "../src/batches/give-errand.ts";
 import { placeItems } from "../src/batches/place-items.ts";
 import { reopenAccount } from "../src/batches/reopen-account.ts";
@@ -61,6 +62,7 @@ import { type KeepDeps, keepItems } from "./keep-items.ts";
 import { type NotifyDeps, notifyClients } from "./notify-clients.ts";
 import { type RecordDeps, recordMetrics } from "./record-metrics.ts";
 import { type SweepDeps, sweepMemory, sweepPredictions } from "./sweep-predictions.ts";
+import { throughGate } from "./through-gate.ts";
 
 /** No output is larger; a runaway body ends here. */
 const MAX_OUTPUT_BYTES = 50 * 1024 ** 3;
@@ -88,9 +90,9 @@ export function admit(services: Services, log: Logger): Consumer {
 export function feed(services: Services, log: Logger): Consumer {
   const { bucket, ledger, queues, accounts } = services;
   const pace = new Map(
-    accounts.map(({ name, createsPerMinute, speak }) => [
+    accounts.map(({ name, createsPerMinute, speak, gate }) => [
       name,
-      { createsPerMinute, windowRows: windowRows(createsPerMinute, speak.list !== undefined) },
+      { gate, windowRows: windowRows(createsPerMinute, speak.list !== undefined) },
     ]),
   );
   const deps: Omit<FeedDeps, "createsPerMinute" | "windowRows"> = {
@@ -117,10 +119,11 @@ export function feed(services: Services, log: Logger): Consumer {
   };
   return consume(
     feedQueue,
-    (errand, _signal) => {
+    async (errand, _signal) => {
       const own = pace.get(errand.account);
       if (own === undefined) throw new Error(`this worker has no account ${errand.account}; all must have the same`);
-      return feedBatches(errand, { ...deps, ...own });
+      const { gate, windowRows } = own;
+      return feedBatches(errand, { ...deps, windowRows, createsPerMinute: await gate.retune() });
     },
     at(services, log),
   );
@@ -208,7 +211,7 @@ function create(services: Services, account: Account, log: Logger, webhookFor: C
       bookDuplicate(ref, prediction, {
         bucket,
         ledger,
-        provider: account.speak,
+        provider: patiently(account.speak),
         warn: (fields, message) => log.error(fields, message),
         clock: Date.now,
       }),
@@ -230,7 +233,7 @@ function create(services: Services, account: Account, log: Logger, webhookFor: C
   };
   return consume(
     createQueue(account.name),
-    (errand, signal) => createPrediction(errand, deps, signal),
+    throughGate(account.gate, "creates", (errand, signal) => createPrediction(errand, deps, signal)),
     at(services, log),
   );
 }
@@ -260,7 +263,7 @@ export function follow(services: Services, account: Account, log: Logger): Consu
   };
   return consume(
     followQueue(account.name),
-    (errand, signal) => followPrediction(errand, deps, signal),
+    throughGate(account.gate, "reads", (errand, signal) => followPrediction(errand, deps, signal)),
     at(services, log),
   );
 }

@@ -21,7 +21,7 @@ import type { Prediction, TerminalStatus } from "../src/core/prediction.ts";
 import { answerOf, type Ending } from "../src/core/receipt.ts";
 import { decideAfterPoll } from "../src/core/retrying.ts";
 import { modelOf, runMsOf } from "../src/core/run-times.ts";
-import { SECOND } from "../src/core/time.ts";
+import { DAY, SECOND } from "../src/core/time.ts";
 import type { MoveAnswer, MoveOptions } from "../src/ledger/ledger.ts";
 import { type Provider, ProviderAnswerError, ProviderError } from "../src/providers/provider.ts";
 import type { FollowErrand } from "../src/queues/queues.ts";
@@ -57,6 +57,7 @@ const NOTHING_SEEN: Seen = { status: null, model: null };
 const SOON_MS = SECOND;
 /** While the account's token is refused, asking more often helps nobody. */
 const PAUSED_POLL_MS = 30 * SECOND;
+const LONGEST_OUTAGE_MS = DAY;
 
 export async function followPrediction(
   errand: FollowErrand,
@@ -227,7 +228,7 @@ async function cancelUpstream(
     return { kind: "snooze", untilMs: Math.min(untilMs, deps.clock() + SOON_MS) };
   } catch (error) {
     if (!(error instanceof ProviderError || error instanceof ProviderAnswerError)) throw error;
-    deps.warn(String(error));
+    if (!(error instanceof ProviderError && error.kind === "not-sent")) deps.warn(String(error));
     return { kind: "snooze", untilMs };
   }
 }
@@ -249,7 +250,9 @@ async function afterFailedPoll(
   const decision = decideAfterPoll(failure, deps.clock() - errand.startedAtMs);
   switch (decision.kind) {
     case "again":
-      return pollAgain(errand, NOTHING_SEEN, deps, signal);
+      return failure.kind === "refused"
+        ? pollAgain(errand, NOTHING_SEEN, deps, signal)
+        : askLater(errand, deps, signal);
     case "slow-down":
       return { kind: "rate-limit", forMs: decision.forMs };
     case "pause-account":
@@ -262,4 +265,12 @@ async function afterFailedPoll(
     default:
       return decision satisfies never;
   }
+}
+
+/** A provider that is down tells nothing of the prediction: for a day nothing is given up for it. */
+async function askLater(errand: FollowErrand, deps: FollowDeps, signal: AbortSignal): Promise<StageOutcome> {
+  const nowMs = deps.clock();
+  const lateMs = nowMs - deadlineOf(errand, deps) - deps.policy.graceMs;
+  if (lateMs < 0 || lateMs > LONGEST_OUTAGE_MS) return pollAgain(errand, NOTHING_SEEN, deps, signal);
+  return { kind: "snooze", untilMs: nowMs + deps.policy.longestPauseMs };
 }

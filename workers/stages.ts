@@ -1,10 +1,8 @@
 /** Starts and stops the stages of a worker, and gives out the errands that never end. */
 
 import type { Logger } from "pino";
-import { rateWindow } from "../src/core/feeding.ts";
 import type { Consumer } from "../src/queues/consume.ts";
-import { createQueue, followQueue } from "../src/queues/queues.ts";
-import type { Account, Services } from "../src/wiring.ts";
+import type { Services } from "../src/wiring.ts";
 import * as consumers from "./consumers.ts";
 import { watchRedis } from "./watch-redis.ts";
 
@@ -21,9 +19,6 @@ export const STAGES = [
   "keep",
 ] as const;
 export type Stage = (typeof STAGES)[number];
-
-/** Follow's share of an account's reads; cancels, sweeps and audits have the rest. */
-const FOLLOW_SHARE = 0.8;
 
 export type RunningStages = {
   /** Stops taking jobs and lets running ones end. */
@@ -48,13 +43,13 @@ export async function startStages(services: Services, stages: readonly Stage[], 
   const [first] = services.accounts;
   if (first === undefined) throw new Error("a worker without accounts has nothing to do");
   const redis = await services.ledger.readIdentity(first.name);
-  for (const account of services.accounts) await setRates(services, account);
+  for (const { gate } of services.accounts) await gate.configure();
   const running = stages.flatMap((stage) => makers[stage]());
   await giveOut(services, stages);
   const watching = watchRedis(redis, {
     readIdentity: () => services.ledger.readIdentity(first.name),
     giveOut: async () => {
-      for (const account of services.accounts) await setRates(services, account);
+      for (const { gate } of services.accounts) await gate.configure();
       await giveOut(services, stages);
     },
     warn: (fields, message) => log.warn(fields, message),
@@ -76,20 +71,5 @@ async function giveOut({ queues, accounts }: Services, stages: readonly Stage[])
   for (const { name } of accounts) {
     if (stages.includes("feed")) await queues.wakeFeed(name);
     if (stages.includes("sweep")) await queues.startSweep(name);
-  }
-}
-
-/** The configured rates become the queues' limits, which act on the whole fleet; a rate set by hand since then stands. */
-async function setRates({ ledger, queues }: Services, account: Account): Promise<void> {
-  const { name, createsPerMinute, readsPerMinute, toleratesBurst } = account;
-  const creates = createQueue(name).name;
-  const isNew = await ledger.takeConfiguredRate(name, "creates", `${createsPerMinute} ${toleratesBurst}`);
-  // Redis may have lost the limit, and kept that it was set.
-  if (isNew || !(await queues.hasRate(creates))) {
-    await queues.setRate(creates, rateWindow(createsPerMinute, toleratesBurst));
-  }
-  const polls = followQueue(name).name;
-  if ((await ledger.takeConfiguredRate(name, "polls", String(readsPerMinute))) || !(await queues.hasRate(polls))) {
-    await queues.setRate(polls, rateWindow(readsPerMinute * FOLLOW_SHARE, true));
   }
 }

@@ -61,6 +61,8 @@ export function judgeActs(acts: readonly DatedAct[]): Acted {
         break;
       case "resolve":
         break; // what came of it, receipts and evidence tell
+      case "limit":
+        break; // of an account
       default:
         act satisfies never;
     }

@@ -17,6 +17,12 @@ const schema = z.discriminatedUnion("act", [
   z.object({ act: z.literal("redrive"), items: z.array(z.tuple([z.number(), z.number()])) }),
   /** The same, without buying anything: the attempt carries on with the prediction that is named last. */
   z.object({ act: z.literal("repair"), items: z.array(z.tuple([z.number(), z.number(), z.string()])) }),
+  /** Of an account: its rates a minute, set by hand; null: those of the settings again. */
+  z.object({
+    act: z.literal("limit"),
+    creates: z.number().nullable().optional(),
+    reads: z.number().nullable().optional(),
+  }),
   z.object({ act: z.literal("resolve"), as: z.enum(["resend", "fail"]), items: z.array(z.number()) }),
 ]);
 

@@ -171,6 +171,12 @@ export const REDIS_KEYS = {
   unclear: (account: AccountName) => `${ofAccount(account)}:unclear`,
   /** sorted set of errand ids by the time of the intent (ms): a request is on its way, or was when its worker died. */
   claimed: (account: AccountName) => `${ofAccount(account)}:claimed`,
+  /** hash: the pace of creates and of reads, and whether the provider seems to be down; each one state. */
+  budget: (account: AccountName) => `${ofAccount(account)}:budget`,
+  /** string: how many of the reads beside polls are taken at this moment. */
+  reads: (account: AccountName) => `${ofAccount(account)}:reads`,
+  /** hash: what requests to the provider came to, by `<request> <outcome>`. */
+  requests: (account: AccountName) => `${ofAccount(account)}:requests`,
   /** hash: how often a provider's webhook came to what. */
   webhooks: (account: AccountName) => `${ofAccount(account)}:webhooks`,
   /** hash: `<bucket> <model>` → how many runs that ended on a UTC day (counted from 1970) took so long. */

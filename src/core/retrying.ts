@@ -84,7 +84,8 @@ export function isProvidersOwnFailure(error: string | null): boolean {
   );
 }
 
-function pauseAfter429({ retryAfterMs }: Failure): number {
+/** How long to wait after a 429. */
+export function pauseAfter429({ retryAfterMs }: Pick<Failure, "retryAfterMs">): number {
   return Math.min(Math.max(retryAfterMs ?? DEFAULT_429_PAUSE_MS, 100), LONGEST_PAUSE_MS);
 }
 

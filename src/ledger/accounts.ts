@@ -110,7 +110,7 @@ export function accountsOf(redis: Redis, scripts: Scripts) {
      * Whether a rate from the configuration is new since a process last took it from there. A rate that a person
      * set since then by hand stands until the configuration changes.
      */
-    async takeConfiguredRate(account: AccountName, name: "creates" | "polls", rate: string): Promise<boolean> {
+    async takeConfiguredRate(account: AccountName, name: "creates" | "reads", rate: string): Promise<boolean> {
       const key = REDIS_KEYS.account(account);
       const [[, before] = [null, null]] =
         (await redis.multi().hget(key, `configured_${name}`).hset(key, `configured_${name}`, rate).exec()) ?? [];

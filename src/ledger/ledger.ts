@@ -9,6 +9,7 @@
 import type { Redis } from "ioredis";
 import { accountsOf } from "./accounts.ts";
 import { batchesOf } from "./batches.ts";
+import { budgetsOf } from "./budgets.ts";
 import { followingOf } from "./following.ts";
 import { itemsOf } from "./items.ts";
 import { recoveryOf } from "./recovery.ts";
@@ -19,6 +20,7 @@ import { webhookCountsOf } from "./webhook-counts.ts";
 export type { LostSpan, RedisIdentity } from "./accounts.ts";
 export { isUnclearHalt } from "./accounts.ts";
 export type { BatchStanding, CancelWalk, FailureGroup, HoldAnswer, Redriven } from "./batches.ts";
+export type { Budgets, Limited } from "./budgets.ts";
 export type { SweepNote } from "./following.ts";
 export type { MoveAnswer, MoveOptions, OpenIntent, OpenItemFields } from "./items.ts";
 
@@ -31,6 +33,7 @@ export function openLedger(redis: Redis) {
     ...batchesOf(redis, scripts),
     ...accountsOf(redis, scripts),
     ...followingOf(redis, scripts),
+    ...budgetsOf(redis, scripts),
     ...recoveryOf(redis, scripts),
     ...secretsOf(redis),
     ...webhookCountsOf(redis),

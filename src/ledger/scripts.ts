@@ -29,7 +29,8 @@ export type Scripts = Readonly<
     | "outlastRedrive"
     | "outlastDoubtLost"
     | "outlastRestoreBatch"
-    | "outlastLearnRun",
+    | "outlastLearnRun"
+    | "outlastSwapField",
     Script
   >
 >;
@@ -50,6 +51,7 @@ export function defineScripts(redis: Redis): Scripts {
   define("outlastDoubtLost", 8, script("redis-identity.lua", "doubt-lost.lua"));
   define("outlastRestoreBatch", 11, script("restore-batch.lua"));
   define("outlastLearnRun", 1, script("learn-run.lua"));
+  define("outlastSwapField", 1, script("swap-field.lua"));
   return redis as Redis & Scripts;
 }
 

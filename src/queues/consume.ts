@@ -48,7 +48,8 @@ export function consume<Payload>(
           await job.moveToDelayed(outcome.untilMs, token);
           throw new DelayedError();
         case "rate-limit": // ignored by BullMQ unless a limit is set, which setRate does
-          await queue.rateLimit(outcome.forMs);
+          // What another asked for is never cut short.
+          if (outcome.forMs > (await queue.getRateLimitTtl())) await queue.rateLimit(outcome.forMs);
           throw new RateLimitError();
         case "unrecoverable":
           throw new UnrecoverableError(outcome.reason);

@@ -194,13 +194,10 @@ export function openQueues(redis: Redis) {
       return (await backlog(queue(copyQueue.name))) + (await backlog(queue(recordQueue.name)));
     },
 
-    /** Whether a queue has a fleet-wide limit. */
-    async hasRate(queueName: string): Promise<boolean> {
-      return (await queue(queueName).getGlobalRateLimit()) !== null;
-    },
-
-    /** The fleet-wide limit of a queue, which acts live on every worker. */
+    /** The fleet-wide limit of a queue, which acts live on every worker. Setting it again changes nothing. */
     async setRate(queueName: string, window: { readonly max: number; readonly durationMs: number }): Promise<void> {
+      const set = await queue(queueName).getGlobalRateLimit();
+      if (set?.max === window.max && set.duration === window.durationMs) return;
       await queue(queueName).setGlobalRateLimit(window.max, window.durationMs);
     },
 

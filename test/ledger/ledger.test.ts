@@ -782,7 +782,7 @@ test("a rate from the configuration is taken once, until the configuration chang
   const account = await openedAccount(ledger, "rates");
   expect(await ledger.takeConfiguredRate(account, "creates", "600 true")).toBe(true);
   expect(await ledger.takeConfiguredRate(account, "creates", "600 true")).toBe(false);
-  expect(await ledger.takeConfiguredRate(account, "polls", "600 true")).toBe(true);
+  expect(await ledger.takeConfiguredRate(account, "reads", "600 true")).toBe(true);
   expect(await ledger.takeConfiguredRate(account, "creates", "300 true")).toBe(true);
   expect(await ledger.takeConfiguredRate(account, "creates", "600 true")).toBe(true);
 });

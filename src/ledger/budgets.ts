@@ -1,0 +1,137 @@
+/**
+ * The budget of an account, which all processes share: the pace of its creates and of its reads, whether its provider
+ * seems to be down, what its requests came to, and the bucket of reads that cancels, sweeps and audits share.
+ *
+ * A state changes only from what its writer read (`swap-field.lua`), so that what two processes learn at once adds up. A
+ * change that is sent again after a lost reply is decided again, from what stands there then.
+ */
+
+import { type Redis } from "ioredis";
+import { RateLimiterRedis, RateLimiterRes } from "rate-limiter-flexible";
+import { z } from "zod";
+import { type Breaker, CLOSED } from "../core/breaking.ts";
+import { type AccountName, REDIS_KEYS } from "../core/naming.ts";
+import type { Pace } from "../core/pacing.ts";
+import { SECOND } from "../core/time.ts";
+import type { Scripts } from "./scripts.ts";
+
+/** The provider's two limits. */
+export type Limited = "creates" | "reads";
+
+export type Budgets = {
+  /** Null: no worker has taken a rate from its settings yet. */
+  readonly paces: Readonly<Record<Limited, Pace | null>>;
+  readonly breakers: Readonly<Record<Limited, Breaker>>;
+};
+
+const refusal = z.object({ atMs: z.number(), untilMs: z.number(), said: z.string() });
+const pace = z.object({
+  perMinute: z.number().positive(),
+  toleratesBurst: z.boolean(),
+  byHand: z.boolean(),
+  slow: z
+    .object({ sinceMs: z.number(), fromMs: z.number(), perMinute: z.number(), ceiling: z.number().nullable() })
+    .nullable(),
+  tier: z
+    .object({ perMinute: z.number(), burst: z.number(), toldAtMs: z.number(), believedForMs: z.number() })
+    .nullable(),
+  lastRefusal: refusal.nullable(),
+}) satisfies z.ZodType<Pace>;
+
+const broken = { sinceMs: z.number(), reason: z.string(), pauseMs: z.number() };
+const breaker = z.discriminatedUnion("state", [
+  z.object({ state: z.literal("closed"), failures: z.number() }),
+  z.object({ state: z.literal("open"), ...broken, probeAtMs: z.number() }),
+  z.object({ state: z.literal("half-open"), ...broken, probe: z.string(), untilMs: z.number() }),
+]) satisfies z.ZodType<Breaker>;
+
+const FIELDS = ["pace creates", "pace reads", "breaker creates", "breaker reads"] as const;
+/** As many as may want to change one at the same moment, and more. */
+const MAX_SWAPS = 100;
+
+export function budgetsOf(redis: Redis, scripts: Scripts) {
+  const limiters = new Map<string, RateLimiterRedis>();
+
+  /** `decide` may be asked again, and changes nothing where it answers what it was given. */
+  async function change<T>(
+    account: AccountName,
+    field: (typeof FIELDS)[number],
+    schema: z.ZodType<T>,
+    initial: T,
+    decide: (before: T) => T,
+  ): Promise<T> {
+    const key = REDIS_KEYS.budget(account);
+    for (let swap = 0; swap < MAX_SWAPS; swap++) {
+      const text = await redis.hget(key, field);
+      const before = readState(schema, text) ?? initial;
+      const after = decide(before);
+      if (after === before) return before;
+      if ((await scripts.outlastSwapField(key, field, text ?? "", JSON.stringify(after))) === 1) return after;
+    }
+    throw new Error(`the ${field} of account ${account} changed ${MAX_SWAPS} times while it was to be changed`);
+  }
+
+  return {
+    async readBudgets(account: AccountName): Promise<Budgets> {
+      const [creates, reads, ofCreates, ofReads] = await redis.hmget(REDIS_KEYS.budget(account), ...FIELDS);
+      return {
+        paces: { creates: readState(pace, creates), reads: readState(pace, reads) },
+        breakers: {
+          creates: readState(breaker, ofCreates) ?? CLOSED,
+          reads: readState(breaker, ofReads) ?? CLOSED,
+        },
+      };
+    },
+
+    async changePace(account: AccountName, of: Limited, initial: Pace, decide: (before: Pace) => Pace): Promise<Pace> {
+      return change<Pace>(account, `pace ${of}`, pace, initial, decide);
+    },
+
+    async changeBreaker(account: AccountName, of: Limited, decide: (before: Breaker) => Breaker): Promise<Breaker> {
+      return change<Breaker>(account, `breaker ${of}`, breaker, CLOSED, decide);
+    },
+
+    /**
+     * Takes one of the reads that are left beside polls: `perMinute` of them, evenly. Answers 0, or in how many
+     * milliseconds there is one.
+     */
+    async takeRead(account: AccountName, perMinute: number): Promise<number> {
+      const key = REDIS_KEYS.reads(account);
+      const seconds = Math.max(Math.ceil(60 / perMinute), 1);
+      const points = Math.max(Math.floor((perMinute * seconds) / 60), 1);
+      const name = `${key} ${points} ${seconds}`;
+      const limiter =
+        limiters.get(name) ?? new RateLimiterRedis({ storeClient: redis, keyPrefix: "", points, duration: seconds });
+      limiters.set(name, limiter);
+      try {
+        await limiter.consume(key);
+        return 0;
+      } catch (refused) {
+        if (!(refused instanceof RateLimiterRes)) throw refused;
+        return Math.min(Math.max(refused.msBeforeNext, 1), seconds * SECOND);
+      }
+    },
+
+    /** What an account's requests came to, by `<request> <outcome>`; a statistic. */
+    async addCounts(account: AccountName, counts: ReadonlyMap<string, number>): Promise<void> {
+      const pipeline = redis.pipeline();
+      for (const [name, count] of counts) pipeline.hincrby(REDIS_KEYS.requests(account), name, count);
+      await pipeline.exec();
+    },
+
+    async requestCounts(account: AccountName): Promise<Readonly<Record<string, number>>> {
+      const counts = await redis.hgetall(REDIS_KEYS.requests(account));
+      return Object.fromEntries(Object.entries(counts).map(([name, count]) => [name, Number(count)]));
+    },
+  };
+}
+
+/** Null: there is none, or one that another version wrote. */
+function readState<T>(schema: z.ZodType<T>, text: string | null | undefined): T | null {
+  if (text == null) return null;
+  try {
+    return schema.safeParse(JSON.parse(text)).data ?? null;
+  } catch {
+    return null;
+  }
+}
