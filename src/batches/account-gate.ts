@@ -77,7 +77,8 @@ export type AccountGate = {
 };
 
 /** Follow's share of an account's reads; cancels, sweeps and audits have the rest. */
-export const FOLLOW_SHARE = 0.8;
+const FOLLOW_SHARE = 0.8;
+export const SHARE_BESIDE_POLLS = 0.2;
 
 const LOOK_MS = SECOND;
 
@@ -143,7 +144,7 @@ export function openGate(account: GatedAccount, deps: GateDeps): AccountGate {
       const nowMs = clock();
       const refusedMs = refusedUntilMs(pace) - nowMs;
       if (refusedMs > 0) return refusedMs;
-      return ledger.takeRead(name, effectiveRate(pace, nowMs).perMinute * (1 - FOLLOW_SHARE));
+      return ledger.takeRead(name, effectiveRate(pace, nowMs).perMinute * SHARE_BESIDE_POLLS);
     },
 
     async answered(of) {

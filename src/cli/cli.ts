@@ -13,6 +13,7 @@ import { demoCommand } from "./demo.ts";
 import { doctorCommand } from "./doctor.ts";
 import { emulatorCommand } from "./emulator.ts";
 import { failureLines } from "./failures.ts";
+import { limitCommand } from "./limit.ts";
 import { endWithReader, OUTLAST, say } from "./output.ts";
 import { pauseCommand } from "./pause.ts";
 import { rebuildCommand } from "./rebuild.ts";
@@ -40,6 +41,7 @@ const COMMANDS = [
   auditCommand,
   redriveCommand,
   resolveCommand,
+  limitCommand,
   rebuildCommand,
   serveCommand,
   workerCommand,

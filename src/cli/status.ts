@@ -1,4 +1,4 @@
-/** `outlast status`: the batches, or one batch, or one item of it. */
+/** `outlast status`: the batches, or one batch, or one item of it; or the accounts. */
 
 import path from "node:path";
 import { Command, InvalidArgumentError } from "commander";
@@ -11,8 +11,10 @@ import { OBJECT_KEYS, parseItemId } from "../core/naming.ts";
 import type { ResultLine } from "../core/receipt.ts";
 import { SECOND } from "../core/time.ts";
 import { type CommandServices, openServices } from "../wiring.ts";
+import { showAccounts } from "./account-lines.ts";
 import { resumeOf } from "./batch-end.ts";
 import { cut, fields, harmless, table } from "./columns.ts";
+import { CommandError } from "./failures.ts";
 import { OUTLAST, print, printJson, say } from "./output.ts";
 import { PLAIN, totalsOf } from "./progress-bar.ts";
 import { commandConfig } from "./settings.ts";
@@ -21,20 +23,28 @@ const HELP = `
 Examples:
   ${OUTLAST} status
   ${OUTLAST} status 0k4tz2m8x1c7v9b3n5q6 --json
+  ${OUTLAST} status --accounts
 
 The exit code for a batch: 0, or 2 where items failed or were canceled, 3 where a pause holds it, 4 where some are unclear.`;
+
+type StatusOptions = { readonly limit: number; readonly accounts?: boolean; readonly json?: boolean };
 
 export function statusCommand(): Command {
   return new Command("status")
     .description("how the batches stand, or one batch, or one item")
     .argument("[id]", "a batch's id (20 characters) or an item's (26)")
+    .option("--accounts", "the accounts instead: rates, refusals, what runs, what came of requests")
     .option("--limit <n>", "list so many batches, newest first", wholeNumber, 20)
     .option("--json", "a line of JSON for each")
     .addHelpText("after", HELP)
-    .action(async (id: string | undefined, options: { limit: number; json?: boolean }) => {
+    .action(async (id: string | undefined, options: StatusOptions) => {
+      if (id !== undefined && options.accounts === true) {
+        throw new CommandError("say a batch or an item, or --accounts, not both");
+      }
       await using services = await openServices(await commandConfig(process.env), "command");
       const json = options.json === true;
-      if (id === undefined) await listBatches(services, options.limit, json);
+      if (options.accounts === true) await showAccounts(services, json);
+      else if (id === undefined) await listBatches(services, options.limit, json);
       else if (parseItemId(id) === null) await showBatch(services, id, json);
       else await showItem(services, id, json);
     });

@@ -4,6 +4,7 @@ import { randomUUID } from "node:crypto";
 import type { Redis } from "ioredis";
 import { z } from "zod";
 import { type AccountName, REDIS_KEYS } from "../core/naming.ts";
+import type { Rate } from "../core/pacing.ts";
 import { MINUTE } from "../core/time.ts";
 import { MAX_UNCLEAR } from "./items.ts";
 import type { Scripts } from "./scripts.ts";
@@ -31,6 +32,18 @@ export type AccountOpening = {
   readonly lastClaimMs: number | null;
   /** When the account was last opened on a Redis that had lost something; null: never. */
   readonly lostByMs: number | null;
+};
+
+export type AccountSight = {
+  readonly unclear: number;
+  /** Items that somebody must be working on. */
+  readonly open: number;
+  /** Batches without a manifest. */
+  readonly unfinished: number;
+  /** When the open item that was touched longest ago was touched. */
+  readonly untouchedSinceMs: number | null;
+  /** What sweeps have noted of themselves, by the hash's fields. */
+  readonly sweep: Readonly<Record<string, string>>;
 };
 
 export function accountsOf(redis: Redis, scripts: Scripts) {
@@ -115,6 +128,37 @@ export function accountsOf(redis: Redis, scripts: Scripts) {
       const [[, before] = [null, null]] =
         (await redis.multi().hget(key, `configured_${name}`).hset(key, `configured_${name}`, rate).exec()) ?? [];
       return before !== rate;
+    },
+
+    /** As they were last taken; null: no worker has taken any. */
+    async configuredRates(account: AccountName): Promise<{ readonly creates: Rate; readonly reads: Rate } | null> {
+      const texts = await redis.hmget(REDIS_KEYS.account(account), "configured_creates", "configured_reads");
+      const [creates, reads] = texts.map((text) => {
+        const [perMinute, toleratesBurst] = (text ?? "").split(" ");
+        return Number(perMinute) > 0
+          ? { perMinute: Number(perMinute), toleratesBurst: toleratesBurst !== "false" }
+          : null;
+      });
+      return creates == null || reads == null ? null : { creates, reads };
+    },
+
+    /** What stands there for people to see, whoever wrote it. None of it grows with the account's batches. */
+    async readAccountSight(account: AccountName): Promise<AccountSight> {
+      const [hash, unclear, open, unfinished, [, oldest]] = await Promise.all([
+        redis.hgetall(REDIS_KEYS.account(account)),
+        redis.zcard(REDIS_KEYS.unclear(account)),
+        redis.zcard(REDIS_KEYS.open(account)),
+        redis.zcard(REDIS_KEYS.unfinished(account)),
+        redis.zrange(REDIS_KEYS.open(account), 0, "0", "WITHSCORES"),
+      ]);
+      const sweep = Object.entries(hash).filter(([name]) => name.startsWith("sweep_") || name === "swept_at");
+      return {
+        unclear,
+        open,
+        unfinished,
+        untouchedSinceMs: oldest === undefined ? null : Number(oldest),
+        sweep: Object.fromEntries(sweep),
+      };
     },
   };
 }

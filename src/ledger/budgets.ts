@@ -97,8 +97,7 @@ export function budgetsOf(redis: Redis, scripts: Scripts) {
      */
     async takeRead(account: AccountName, perMinute: number): Promise<number> {
       const key = REDIS_KEYS.reads(account);
-      const seconds = Math.max(Math.ceil(60 / perMinute), 1);
-      const points = Math.max(Math.floor((perMinute * seconds) / 60), 1);
+      const { points, seconds } = readWindow(perMinute);
       const name = `${key} ${points} ${seconds}`;
       const limiter =
         limiters.get(name) ?? new RateLimiterRedis({ storeClient: redis, keyPrefix: "", points, duration: seconds });
@@ -110,6 +109,11 @@ export function budgetsOf(redis: Redis, scripts: Scripts) {
         if (!(refused instanceof RateLimiterRes)) throw refused;
         return Math.min(Math.max(refused.msBeforeNext, 1), seconds * SECOND);
       }
+    },
+
+    /** How many of them are left in the window that runs. */
+    async readsLeft(account: AccountName, perMinute: number): Promise<number> {
+      return Math.max(readWindow(perMinute).points - Number((await redis.get(REDIS_KEYS.reads(account))) ?? 0), 0);
     },
 
     /** What an account's requests came to, by `<request> <outcome>`; a statistic. */
@@ -124,6 +128,12 @@ export function budgetsOf(redis: Redis, scripts: Scripts) {
       return Object.fromEntries(Object.entries(counts).map(([name, count]) => [name, Number(count)]));
     },
   };
+}
+
+/** Short, so that a window's edge lets no more than a second's worth through. */
+function readWindow(perMinute: number): { readonly points: number; readonly seconds: number } {
+  const seconds = Math.max(Math.ceil(60 / perMinute), 1);
+  return { points: Math.max(Math.floor((perMinute * seconds) / 60), 1), seconds };
 }
 
 /** Null: there is none, or one that another version wrote. */

@@ -52,6 +52,14 @@ export function requireKey(app: FastifyInstance, { clients, limits }: AccessDeps
   });
 }
 
+/** After `requireKey`: for what tells of all tenants. */
+export function requireOperator(app: FastifyInstance): void {
+  app.addHook("onRequest", async ({ client }) => {
+    if (client.role !== "operator")
+      throw new HttpProblem(403, "this tells of all tenants: it takes the key of an operator");
+  });
+}
+
 /** For pages that people open in a browser. `mayOpen`: whose pages these are. */
 export function requirePerson(
   app: FastifyInstance,

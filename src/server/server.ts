@@ -21,7 +21,7 @@ import { SECOND } from "../core/time.ts";
 import { type DashboardDeps, openDashboard } from "../dashboard/dashboard.ts";
 import type { Ledger } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
-import { requireKey, requirePerson } from "./access.ts";
+import { requireKey, requireOperator, requirePerson } from "./access.ts";
 import { accountRoutes } from "./account.ts";
 import { openBatchWatch } from "./batch-watch.ts";
 import { batchRoutes } from "./batches.ts";
@@ -36,6 +36,7 @@ import { openLimits } from "./limits.ts";
 import { openLinks } from "./links.ts";
 import { ListenError } from "./listen-error.ts";
 import { answerOtherMethods } from "./methods.ts";
+import { metricsRoute } from "./metrics.ts";
 import { describeApi } from "./openapi.ts";
 import { predictionRoutes } from "./predictions.ts";
 import { answerBadUrls, answerProblems, sendProblem } from "./problems.ts";
@@ -162,6 +163,11 @@ export async function buildServer(deps: ServerDeps): Promise<FastifyInstance> {
   await app.register(async (board) => {
     requirePerson(board, { clients, limits }, mayOpenBoard);
     await board.register(dashboard.board);
+  });
+  await app.register(async (metrics) => {
+    requireKey(metrics, { clients, limits });
+    requireOperator(metrics);
+    await metrics.register(metricsRoute({ ledger, queues, accounts, clock }));
   });
   app.get("/", async (_request, reply) => reply.redirect("/batches"));
   otherMethods();

@@ -1,0 +1,78 @@
+/** `outlast status --accounts`: how the accounts stand, in words or as lines of JSON. */
+
+import { type AccountReport, type LimitReport, reportAccount } from "../batches/report-account.ts";
+import { number } from "../core/figures.ts";
+import type { CommandServices } from "../wiring.ts";
+import { fields, harmless } from "./columns.ts";
+import { OUTLAST, print, printJson, say } from "./output.ts";
+
+export async function showAccounts(services: CommandServices, json: boolean): Promise<void> {
+  const { accounts } = services;
+  if (accounts.length === 0) say("there are no accounts: set REPLICATE_API_TOKEN or COMETAPI_KEY, or OUTLAST_ACCOUNTS");
+  for (const [at, { name }] of accounts.entries()) {
+    const report = await reportAccount(name, { ...services, clock: Date.now });
+    if (json) await printJson(report);
+    else for (const line of [...(at > 0 ? [""] : []), ...linesOf(report)]) await print(line);
+  }
+}
+
+function linesOf(report: AccountReport): readonly string[] {
+  const { creates, reads, items } = report;
+  const uncounted = report.unfinished_batches - report.counted_batches;
+  const outcomes = Object.entries(report.requests).map(([request, of]) => [request, countsOf(of)] as const);
+  return fields({
+    account: report.account,
+    paused:
+      report.paused === null
+        ? null
+        : `${harmless(report.paused)}; to let it go on: ${OUTLAST} resume --account ${report.account}`,
+    creates: creates === null ? "no worker has worked for it yet" : rateOf(creates),
+    ...(creates !== null && troubles("creates", creates)),
+    reads: reads === null ? null : `${rateOf(reads)}; ${number(reads.left_beside_polls)} left beside polls`,
+    ...(reads !== null && troubles("reads", reads)),
+    items:
+      report.counted_batches === 0
+        ? "no unfinished batches"
+        : `${number(items.in_flight)} in flight, ${number(items.waiting)} waiting, ${number(items.saved)} saved, ` +
+          `${number(items.failed)} failed, ${number(items.canceled)} canceled, of ${number(report.counted_batches)} unfinished batches` +
+          (uncounted > 0 ? ` (the oldest; ${number(uncounted)} more)` : ""),
+    unclear: report.unclear === 0 ? null : number(report.unclear),
+    "oldest open": report.untouched_since === null ? null : `not touched since ${report.untouched_since}`,
+    ...Object.fromEntries(outcomes.map(([request, text]) => [`${request} requests`, text])),
+    webhooks: Object.keys(report.webhooks).length === 0 ? null : countsOf(report.webhooks),
+    sweeps: Object.keys(report.sweep).length === 0 ? null : harmless(textOf(report.sweep)),
+  });
+}
+
+function rateOf({ per_minute: rate, effective_per_minute: now, by_hand: byHand, tier }: LimitReport): string {
+  const source = byHand ? ", set by hand" : "";
+  const why = tier === null ? "after a refusal" : `the provider's tier, tried again ${tier.until}`;
+  const less = now < rate ? `, ${number(Math.round(now * 10) / 10)} now (${why})` : "";
+  return `${number(rate)} a minute${source}${less}`;
+}
+
+function troubles(
+  what: string,
+  { last_refusal: refusal, breaker }: LimitReport,
+): Readonly<Record<string, string | null>> {
+  return {
+    [`${what} refused`]:
+      refusal === null ? null : `${refusal.at}, until ${refusal.until}: ${harmless(refusal.said) || "without a word"}`,
+    [`${what} breaker`]:
+      breaker.state === "closed"
+        ? null
+        : `${breaker.state} since ${breaker.since}: ${harmless(breaker.reason ?? "")}; one request at a time finds out when it is over`,
+  };
+}
+
+function countsOf(counts: Readonly<Record<string, number>>): string {
+  return Object.entries(counts)
+    .map(([name, count]) => `${number(count)} ${name}`)
+    .join(", ");
+}
+
+function textOf(values: Readonly<Record<string, number | string>>): string {
+  return Object.entries(values)
+    .map(([name, value]) => `${name} ${value}`)
+    .join(", ");
+}

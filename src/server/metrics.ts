@@ -1,0 +1,109 @@
+/**
+ * `/metrics`: how the accounts stand, in Prometheus' text format. Made anew for each scrape from what Redis holds for all
+ * processes, so it doesn't matter which server is asked; none of what is asked grows with the batches.
+ */
+
+import type { FastifyPluginAsync } from "fastify";
+import { Counter, Gauge, Registry } from "prom-client";
+import { type AccountReport, type LimitReport, type ReportDeps, reportAccount } from "../batches/report-account.ts";
+import type { AccountName } from "../core/naming.ts";
+import { SECOND } from "../core/time.ts";
+import type { Queues } from "../queues/enqueue.ts";
+
+export type MetricsDeps = Omit<ReportDeps, "queues"> & {
+  readonly accounts: readonly { readonly name: AccountName }[];
+  readonly queues: ReportDeps["queues"] & Pick<Queues, "savingBacklog">;
+};
+
+export function metricsRoute(deps: MetricsDeps): FastifyPluginAsync {
+  return async (app) => {
+    app.get("/metrics", { schema: { hide: true } }, async (_request, reply) => {
+      const [backlog, ...reports] = await Promise.all([
+        deps.queues.savingBacklog(),
+        ...deps.accounts.map(({ name }) => reportAccount(name, deps)),
+      ]);
+      const registry = new Registry();
+      fill(registry, reports, backlog);
+      return reply.type(registry.contentType).send(await registry.metrics());
+    });
+  };
+}
+
+const BREAKER_STATES = { closed: 0, "half-open": 1, open: 2 } as const;
+
+function fill(registry: Registry, reports: readonly AccountReport[], backlog: number): void {
+  const gauge = <Label extends string = never>(name: string, help: string, ...labelNames: Label[]) =>
+    new Gauge<Label | "account">({ name, help, labelNames: ["account", ...labelNames], registers: [registry] });
+  const counter = <Label extends string>(name: string, help: string, ...labelNames: Label[]) =>
+    new Counter<Label | "account">({ name, help, labelNames: ["account", ...labelNames], registers: [registry] });
+
+  const rate = {
+    configured: gauge("outlast_rate_configured_per_minute", "Requests a minute by the settings.", "limit"),
+    set: gauge("outlast_rate_per_minute", "Requests a minute as set by hand, else by the settings.", "limit"),
+    effective: gauge("outlast_rate_effective_per_minute", "Requests a minute that are allowed now.", "limit"),
+  };
+  const tier = gauge("outlast_rate_tier_per_minute", "To what the provider reduced the account (low credit).", "limit");
+  const refusedAt = gauge("outlast_last_refusal_timestamp_seconds", "When the provider last answered 429.", "limit");
+  const refusedUntil = gauge("outlast_refused_until_timestamp_seconds", "Until when it asked to wait then.", "limit");
+  const breaker = gauge(
+    "outlast_breaker_state",
+    "0 closed, 1 half-open, 2 open: the provider seems to be down.",
+    "limit",
+  );
+  const readsLeft = gauge("outlast_reads_left", "Reads that are left beside polls in the window that runs.");
+  const paused = gauge("outlast_account_paused", "1: nothing more is bought, and status --accounts says why.");
+  const items = gauge("outlast_items", "Items of unfinished batches, at most the oldest 100 of them.", "state");
+  const batches = gauge("outlast_unfinished_batches", "Batches that haven't finished.");
+  const open = gauge("outlast_open_items", "Items that somebody must be working on.");
+  const untouched = gauge(
+    "outlast_oldest_open_timestamp_seconds",
+    "When the open item that stands longest was touched.",
+  );
+  const unclear = gauge("outlast_unclear_items", "Items whose create was never answered, unresolved.");
+  const creating = gauge("outlast_create_backlog", "Jobs that wait to create a prediction.");
+  const requests = counter("outlast_provider_requests_total", "Requests to the provider.", "request", "outcome");
+  const webhooks = counter("outlast_webhooks_total", "The provider's webhooks by what they came to.", "outcome");
+  const sweep = gauge("outlast_sweep", "What sweeps of the provider's list note of themselves.", "field");
+  new Gauge({
+    name: "outlast_saving_backlog",
+    help: "Jobs that wait to be copied or recorded, of all accounts.",
+    registers: [registry],
+  }).set(backlog);
+
+  for (const report of reports) {
+    const { account } = report;
+    for (const limit of ["creates", "reads"] as const) {
+      const stands: LimitReport | null = report[limit];
+      if (stands === null) continue;
+      const labels = { account, limit };
+      rate.configured.set(labels, stands.configured_per_minute);
+      rate.set.set(labels, stands.per_minute);
+      rate.effective.set(labels, stands.effective_per_minute);
+      breaker.set(labels, BREAKER_STATES[stands.breaker.state]);
+      if (stands.tier !== null) tier.set(labels, stands.tier.per_minute);
+      if (stands.last_refusal !== null) {
+        refusedAt.set(labels, secondsOf(stands.last_refusal.at));
+        refusedUntil.set(labels, secondsOf(stands.last_refusal.until));
+      }
+    }
+    if (report.reads !== null) readsLeft.set({ account }, report.reads.left_beside_polls);
+    paused.set({ account }, report.paused === null ? 0 : 1);
+    for (const [state, count] of Object.entries(report.items)) items.set({ account, state }, count);
+    batches.set({ account }, report.unfinished_batches);
+    open.set({ account }, report.open);
+    if (report.untouched_since !== null) untouched.set({ account }, secondsOf(report.untouched_since));
+    unclear.set({ account }, report.unclear);
+    creating.set({ account }, report.create_backlog);
+    for (const [request, outcomes] of Object.entries(report.requests)) {
+      for (const [outcome, count] of Object.entries(outcomes)) requests.inc({ account, request, outcome }, count);
+    }
+    for (const [outcome, count] of Object.entries(report.webhooks)) webhooks.inc({ account, outcome }, count);
+    for (const [field, value] of Object.entries(report.sweep)) {
+      if (typeof value === "number") sweep.set({ account, field }, value);
+    }
+  }
+}
+
+function secondsOf(iso: string): number {
+  return Date.parse(iso) / SECOND;
+}

@@ -1,0 +1,90 @@
+/** `/metrics` over a real socket: what it tells, to whom, and that it is Prometheus' format. */
+
+import { expect } from "vitest";
+import { openGate } from "../../src/batches/account-gate.ts";
+import { REDIS_KEYS } from "../../src/core/naming.ts";
+import { ACCOUNT } from "../support/stages.ts";
+import { bearer, KEYS, post, rows, test, WITH_KEYS } from "./serving.ts";
+
+const LOW_CREDIT =
+  "Your rate limit for creating predictions is reduced to 6 requests per minute with a burst of 1 requests while you have less than $5.0 in credit.";
+
+/** Names with labels, and values. Throws where a line is neither a comment nor a sample. */
+function samples(text: string): ReadonlyMap<string, number> {
+  const found = new Map<string, number>();
+  for (const line of text.split("\n")) {
+    if (line === "" || /^# (HELP|TYPE) [a-z_]+ /.test(line)) continue;
+    const [, name, value] = /^([a-z_]+(?:\{(?:[a-z]+="[^"]*",?)+\})?) (\S+)$/.exec(line) ?? [];
+    if (name === undefined) throw new Error(`not a sample: ${line}`);
+    found.set(name, Number(value));
+  }
+  return found;
+}
+
+test("the accounts' rates, refusals, breakers, items, requests, webhooks and sweeps are told", async ({ serve }) => {
+  const served = await serve();
+  const { ledger, queues, redis } = served.services;
+  const account = { name: ACCOUNT, createsPerMinute: 600, readsPerMinute: 3_000, toleratesBurst: true };
+  const gate = openGate(account, { ledger, queues, clock: Date.now, mark: () => "a probe" });
+  await gate.configure();
+  await post(served.app, rows(4));
+  await gate.refused("creates", { forMs: 10_000, said: LOW_CREDIT });
+  for (let n = 0; n < 5; n++) await gate.unanswered("reads", "ECONNRESET");
+  for (const name of ["create ok", "create 429", "get ok", "get ok"]) gate.count(name);
+  await gate.flush();
+  await ledger.countWebhook(ACCOUNT, "late");
+  await redis.hset(REDIS_KEYS.account(ACCOUNT), { sweep_interval_ms: 5_000, sweep_note: "words" });
+
+  const port = await served.listen();
+  const answer = await fetch(`http://127.0.0.1:${port}/metrics`);
+  expect(answer.headers.get("content-type")).toMatch(/^text\/plain; version=0\.0\.4/);
+  const told = samples(await answer.text());
+  const at = (name: string, ...labels: string[]) =>
+    told.get(`${name}{${[`account="replicate"`, ...labels].join(",")}}`);
+  expect(at("outlast_rate_configured_per_minute", 'limit="creates"')).toBe(600);
+  expect(at("outlast_rate_effective_per_minute", 'limit="creates"')).toBe(6);
+  expect(at("outlast_rate_tier_per_minute", 'limit="creates"')).toBe(6);
+  expect(at("outlast_rate_effective_per_minute", 'limit="reads"')).toBe(3_000);
+  expect(at("outlast_last_refusal_timestamp_seconds", 'limit="creates"')).toBeGreaterThan(Date.now() / 1_000 - 60);
+  expect(at("outlast_breaker_state", 'limit="creates"')).toBe(0);
+  expect(at("outlast_breaker_state", 'limit="reads"')).toBe(2);
+  expect(at("outlast_reads_left")).toBe(10);
+  expect(at("outlast_account_paused")).toBe(0);
+  expect(at("outlast_items", 'state="waiting"')).toBe(4);
+  expect(at("outlast_unfinished_batches")).toBe(1);
+  expect(at("outlast_provider_requests_total", 'request="create"', 'outcome="429"')).toBe(1);
+  expect(at("outlast_provider_requests_total", 'request="get"', 'outcome="ok"')).toBe(2);
+  expect(at("outlast_webhooks_total", 'outcome="late"')).toBe(1);
+  expect(at("outlast_sweep", 'field="sweep_interval_ms"')).toBe(5_000);
+  expect(at("outlast_sweep", 'field="sweep_note"')).toBeUndefined();
+  expect(told.get("outlast_saving_backlog")).toBe(0);
+});
+
+test("an account that nobody has worked for is told without rates", async ({ serve }) => {
+  const { app } = await serve();
+  const answer = await app.inject({ url: "/metrics" });
+  expect(answer.statusCode).toBe(200);
+  expect(samples(answer.body).get('outlast_account_paused{account="replicate"}')).toBe(0);
+  expect(answer.body).not.toContain("outlast_rate_per_minute{");
+});
+
+test("with API keys only an operator's is taken", async ({ serve }) => {
+  const { app } = await serve({ env: WITH_KEYS });
+  const statuses = await Promise.all(
+    [{}, bearer("wrong"), bearer(KEYS.viewer), bearer(KEYS.producer), bearer(KEYS.operator)].map(
+      async (headers) => (await app.inject({ url: "/metrics", headers })).statusCode,
+    ),
+  );
+  expect(statuses).toEqual([401, 401, 403, 403, 200]);
+});
+
+test("what is asked of Redis doesn't grow with the batches", async ({ serve }) => {
+  const { app, services } = await serve();
+  for (let n = 0; n < 3; n++) await post(app, rows(2 + n), { url: `/v1/batches?name=b${n}` });
+  const commands = async () => Number(/total_commands_processed:(\d+)/.exec(await services.redis.info("stats"))?.[1]);
+  await app.inject({ url: "/metrics" });
+  const before = await commands();
+  await app.inject({ url: "/metrics" });
+  const few = (await commands()) - before;
+  expect(few).toBeLessThan(60);
+});

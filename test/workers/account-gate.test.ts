@@ -1,0 +1,234 @@
+/**
+ * What an account's gate does for all processes together: two of them, each with a gate of its own, on one real Redis and
+ * BullMQ's own queues. What is refused, down or slow is known to the other, too, and no job holds a slot for it.
+ */
+
+import { Queue } from "bullmq";
+import { pino } from "pino";
+import { describe, expect, onTestFinished } from "vitest";
+import { type AccountGate, openGate } from "../../src/batches/account-gate.ts";
+import { gatedProvider, NoReadLeft, patiently } from "../../src/batches/gated-provider.ts";
+import { type AccountName, QUEUE_NAMES } from "../../src/core/naming.ts";
+import { predictionId } from "../../src/core/prediction.ts";
+import { SECOND } from "../../src/core/time.ts";
+import { type Provider, ProviderAnswerError, ProviderError } from "../../src/providers/provider.ts";
+import { consume } from "../../src/queues/consume.ts";
+import { createQueue } from "../../src/queues/queues.ts";
+import { throughGate } from "../../workers/through-gate.ts";
+import { clockAt, type TestClock } from "../support/clock.ts";
+import { accountName, type Line, MODEL, NOON, predictionOf, test } from "../support/stages.ts";
+
+let accounts = 0;
+const signal = new AbortController().signal;
+
+function newAccount(): AccountName {
+  return accountName(`gated-${accounts++}`);
+}
+
+function gateOf({ ledger, queues }: Line, name: AccountName, clock: () => number, mark = "a probe"): AccountGate {
+  const account = { name, createsPerMinute: 600, readsPerMinute: 3_000, toleratesBurst: true };
+  return openGate(account, { ledger, queues, clock, mark: () => mark });
+}
+
+/** Two processes, and the clock that both look at. */
+async function twoOf(line: Line): Promise<{ a: AccountGate; b: AccountGate; clock: TestClock; name: AccountName }> {
+  const name = newAccount();
+  const clock = clockAt(NOON);
+  const [a, b] = [gateOf(line, name, clock, "a"), gateOf(line, name, clock, "b")];
+  await a.configure();
+  return { a, b, clock, name };
+}
+
+const DOWN = new ProviderError("refused", { kind: "not-sent", detail: "ECONNREFUSED" });
+const prediction = predictionOf("p1");
+
+function providerOf(answer: () => Promise<typeof prediction>): Provider & Required<Pick<Provider, "cancel">> {
+  return { targets: new Set(["model"]), create: answer, get: answer, cancel: answer };
+}
+
+const failing = (error: Error) => providerOf(() => Promise.reject(error));
+const create = (provider: Provider) => provider.create({ target: MODEL, input: {} }, signal);
+const get = (provider: Provider) => provider.get(predictionId("p1"), signal);
+
+describe("a refusal", () => {
+  test("met by one process halves the rate of all at once, and all wait as long as the provider said", async ({
+    line,
+  }) => {
+    const { a, b, clock, name } = await twoOf(line);
+    const meta = () => line.redis.hmget(`bull:${QUEUE_NAMES.create(name)}:meta`, "max", "duration");
+    expect(await meta()).toEqual(["1", "100"]);
+    const refusal = new ProviderError("429", {
+      kind: "refused",
+      status: 429,
+      retryAfterMs: 8_000,
+      detail: "slow down",
+    });
+    await expect(create(gatedProvider(failing(refusal), a))).rejects.toBe(refusal);
+
+    expect(await meta()).toEqual(["1", "200"]);
+    expect((await a.enter("creates")).waitMs).toBe(8_000);
+    expect((await b.enter("creates")).waitMs).toBe(8_000);
+    expect((await b.enter("reads")).waitMs, "reads have a limit of their own").toBe(0);
+    clock.forward(8_000);
+    expect((await b.enter("creates")).waitMs).toBe(0);
+    clock.forward(30_000);
+    expect(await b.retune()).toBe(450);
+    clock.forward(30_000);
+    expect(await b.retune()).toBe(600);
+    expect(await meta()).toEqual(["1", "100"]);
+  });
+
+  test("that names a low-credit tier sets the rate to it, until it is tried again", async ({ line }) => {
+    const { a, b, clock, name } = await twoOf(line);
+    const said = "Your rate limit is reduced to 6 requests per minute with a burst of 1 requests while …";
+    await a.refused("creates", { forMs: SECOND, said });
+    expect(await line.redis.hmget(`bull:${QUEUE_NAMES.create(name)}:meta`, "max", "duration")).toEqual(["1", "11000"]);
+    expect(await b.retune()).toBe(6);
+    clock.forward(9 * 60_000);
+    expect(await b.retune()).toBe(6);
+    clock.forward(60_000);
+    expect(await b.retune()).toBe(24);
+  });
+
+  test("of many requests at once is one", async ({ line }) => {
+    const { a, b } = await twoOf(line);
+    await Promise.all([a, b, a, b, a].map((gate) => gate.refused("creates", { forMs: SECOND, said: "" })));
+    expect(await a.retune()).toBe(300);
+  });
+
+  test("stops the queue on every worker without holding a slot, and never cuts a longer wait short", async ({
+    line,
+  }) => {
+    const name = newAccount();
+    const [a, b] = [gateOf(line, name, Date.now), gateOf(line, name, Date.now)];
+    await a.configure();
+    const ran: number[] = [];
+    const spec = createQueue(name);
+    const stage = async () => {
+      ran.push(Date.now());
+      if (ran.length > 1) return { kind: "done" } as const;
+      await a.refused("creates", { forMs: 1_500, said: "" });
+      return { kind: "rate-limit", forMs: 200 } as const; // as if another had been told less
+    };
+    const at = { redis: line.redis, log: pino({ level: "silent" }) };
+    const workers = [a, b].map((gate) => consume(spec, throughGate(gate, "creates", stage), at));
+    const queue = new Queue(spec.name, { connection: line.redis });
+    onTestFinished(async () => {
+      for (const worker of workers) await worker.close();
+      await queue.close();
+    });
+    for (let n = 0; n < 4; n++) {
+      await queue.add("errand", [name, 0, 0, 0], { ...spec.job, jobId: `${"0".repeat(20)}-${n}-1` });
+    }
+    await expect.poll(() => ran.length, { timeout: 15_000, interval: 20 }).toBe(5);
+    const [first = 0, second = 0] = ran;
+    expect(second - first).toBeGreaterThanOrEqual(1_400);
+  });
+});
+
+describe("a provider that is down", () => {
+  test("is asked by one probe of all processes at a time, and by all again once it has answered", async ({ line }) => {
+    const { a, b, clock } = await twoOf(line);
+    const [toA, toB] = [gatedProvider(failing(DOWN), a), gatedProvider(failing(DOWN), b)];
+    for (const provider of [toA, toB, toA, toB, toA]) await expect(create(provider)).rejects.toBe(DOWN);
+    clock.forward(SECOND);
+    const [first, second] = [await a.enter("creates"), await b.enter("creates")];
+    expect([first.waitMs, second.waitMs]).toEqual([0, SECOND]);
+    await expect(create(toA)).rejects.toBe(DOWN);
+    await first.leave();
+    clock.forward(SECOND);
+    expect((await b.enter("creates")).waitMs, "twice as long now").toBe(SECOND);
+    clock.forward(SECOND);
+    expect((await b.enter("creates")).waitMs).toBe(0);
+    await create(
+      gatedProvider(
+        providerOf(async () => prediction),
+        b,
+      ),
+    );
+    await expect.poll(async () => (await b.enter("creates")).waitMs).toBe(0);
+    clock.forward(SECOND);
+    expect((await a.enter("creates")).waitMs).toBe(0);
+  });
+
+  test("holds creates while polls find nobody, and a probe that asked nothing is another's", async ({ line }) => {
+    const { a, b, clock } = await twoOf(line);
+    for (let n = 0; n < 5; n++) await expect(get(gatedProvider(failing(DOWN), a))).rejects.toBe(DOWN);
+    expect((await b.enter("creates")).waitMs).toBe(SECOND);
+    clock.forward(SECOND);
+    const pass = await a.enter("reads");
+    expect(pass.waitMs).toBe(0);
+    await pass.leave();
+    clock.forward(SECOND);
+    expect((await b.enter("reads")).waitMs).toBe(0);
+  });
+
+  test("isn't one that refuses, that answers nonsense, or whose request was stopped here", async ({ line }) => {
+    const { a } = await twoOf(line);
+    const stopped = AbortSignal.abort();
+    for (const error of [
+      new ProviderError("401", { kind: "refused", status: 401 }),
+      new ProviderError("409", { kind: "unknown", status: 409 }),
+      new ProviderError("never sent", { kind: "refused" }),
+      new ProviderAnswerError("HTML", { status: 200 }),
+    ]) {
+      for (let n = 0; n < 6; n++) await expect(get(gatedProvider(failing(error), a))).rejects.toBe(error);
+    }
+    const cut = gatedProvider(failing(DOWN), a);
+    for (let n = 0; n < 6; n++) await expect(cut.get(predictionId("p1"), stopped)).rejects.toBe(DOWN);
+    expect((await a.enter("reads")).waitMs).toBe(0);
+  });
+
+  test("that answers five times between its failures is never taken for it", async ({ line }) => {
+    const { a, clock } = await twoOf(line);
+    const answers = [DOWN, DOWN, DOWN, DOWN, null];
+    for (let n = 0; n < 50; n++) {
+      const error = answers[n % 5] ?? null;
+      const provider = gatedProvider(error === null ? providerOf(async () => prediction) : failing(error), a);
+      await get(provider).catch(() => undefined);
+      await expect.poll(async () => (await line.ledger.readBudgets(newest())).breakers.reads.state).toBe("closed");
+    }
+    clock.forward(1);
+    expect((await a.enter("reads")).waitMs).toBe(0);
+  });
+});
+
+const newest = () => accountName(`gated-${accounts - 1}`);
+
+describe("a cancel", () => {
+  test("takes from a fifth of the reads that all share, and isn't sent where none is left", async ({ line }) => {
+    const { a, b } = await twoOf(line);
+    let sent = 0;
+    const provider = providerOf(async () => {
+      sent++;
+      return prediction;
+    });
+    const canceling = [a, b].map((gate) => gatedProvider(provider, gate));
+    const outcomes = await Promise.allSettled(
+      Array.from({ length: 30 }, (_, n) => canceling[n % 2]?.cancel(predictionId("p1"), signal)),
+    );
+    const refused = outcomes.filter((outcome) => outcome.status === "rejected");
+    expect(sent, "ten a second, and perhaps a second began meanwhile").toBeOneOf([10, 20]);
+    expect(refused).toHaveLength(30 - sent);
+    for (const { reason } of refused) expect(reason).toBeInstanceOf(NoReadLeft);
+    await patiently(canceling[0] ?? provider).cancel?.(predictionId("p1"), signal);
+    expect(sent, "who cancels once waits for its turn").toBeOneOf([11, 21]);
+  });
+});
+
+test("what requests come to is counted once a second, and not by the request itself", async ({ line }) => {
+  const { a, name } = await twoOf(line);
+  await create(
+    gatedProvider(
+      providerOf(async () => prediction),
+      a,
+    ),
+  );
+  for (const error of [DOWN, new ProviderError("500", { kind: "unknown", status: 500 })]) {
+    await expect(get(gatedProvider(failing(error), a))).rejects.toBe(error);
+  }
+  expect(await line.ledger.requestCounts(name)).toEqual({});
+  await expect
+    .poll(() => line.ledger.requestCounts(name), { timeout: 10_000 })
+    .toEqual({ "create ok": 1, "get not_sent": 1, "get 500": 1 });
+});
