@@ -221,7 +221,7 @@ function create(services: Services, account: Account, log: Logger, webhookFor: C
     waitForTurn: account.toleratesBurst
       ? async () => undefined
       : steadySends({
-          intervalMs: MINUTE / account.createsPerMinute,
+          intervalMs: () => MINUTE / account.gate.createsPerMinute(),
           offsetMs: SEND_OFFSET_MS,
           clock: Date.now,
           sleep,

@@ -70,6 +70,8 @@ export type AccountGate = {
   count(name: string): void;
   /** Makes the queues' limits what holds now; answers how many creates a minute that is. */
   retune(): Promise<number>;
+  /** How many creates a minute are allowed, as far as this process has looked. */
+  createsPerMinute(): number;
   /** The configured rates hold, if they are new since a process last took them; else what a person set since. */
   configure(): Promise<void>;
   /** Writes what is counted. */
@@ -169,6 +171,8 @@ export function openGate(account: GatedAccount, deps: GateDeps): AccountGate {
     async retune() {
       return setRates((await look()).paces);
     },
+
+    createsPerMinute: () => effectiveRate(seen?.paces.creates ?? freshPace(configured.creates), clock()).perMinute,
 
     async configure() {
       const { paces } = await ledger.readBudgets(name);

@@ -9,8 +9,8 @@
 import { SECOND } from "../core/time.ts";
 
 export type SteadySends = {
-  /** The account's interval. */
-  readonly intervalMs: number;
+  /** The account's interval, as it is now. */
+  readonly intervalMs: () => number;
   /** From taking an errand to sending it: longer than a row and a claim take but for a few in a thousand. */
   readonly offsetMs: number;
   readonly clock: () => number;
@@ -25,7 +25,7 @@ export function steadySends({ intervalMs, offsetMs, clock, sleep }: SteadySends)
   let lastAtMs = Number.NEGATIVE_INFINITY;
   return async (takenAtMs) => {
     // Bounded, so that a rate that was raised since, or a clock that was set, delays an errand and stops none.
-    const atMs = Math.min(Math.max(takenAtMs + offsetMs, lastAtMs + intervalMs), clock() + LONGEST_WAIT_MS);
+    const atMs = Math.min(Math.max(takenAtMs + offsetMs, lastAtMs + intervalMs()), clock() + LONGEST_WAIT_MS);
     lastAtMs = atMs;
     const leftMs = atMs - clock();
     if (leftMs > 0) await sleep(leftMs);

@@ -18,7 +18,7 @@ function sleepyClock(overshootMs: number) {
 
 test("errands taken at even intervals leave at even intervals, whatever came in between", async () => {
   const time = sleepyClock(0);
-  const turn = steadySends({ intervalMs: 100, offsetMs: 40, ...time });
+  const turn = steadySends({ intervalMs: () => 100, offsetMs: 40, ...time });
   const left: number[] = [];
   for (const [nth, busyMs] of [3, 25, 0, 39, 12].entries()) {
     const takenAtMs = 2_000 + nth * 110;
@@ -34,7 +34,7 @@ test("no two leave closer together than the interval, however late one was", asy
   await fc.assert(
     fc.asyncProperty(turns, fc.nat(20), async (errands, overshootMs) => {
       const time = sleepyClock(overshootMs);
-      const turn = steadySends({ intervalMs: 100, offsetMs: 40, ...time });
+      const turn = steadySends({ intervalMs: () => 100, offsetMs: 40, ...time });
       let lastMs = Number.NEGATIVE_INFINITY;
       for (const { gapMs, busyMs } of errands) {
         time.forward(gapMs);
@@ -51,7 +51,7 @@ test("no two leave closer together than the interval, however late one was", asy
 
 test("a rate that was raised since, or a clock that was set back, delays and stops nobody", async () => {
   const time = sleepyClock(0);
-  const turn = steadySends({ intervalMs: 60_000, offsetMs: 40, ...time });
+  const turn = steadySends({ intervalMs: () => 60_000, offsetMs: 40, ...time });
   for (let nth = 0; nth < 5; nth++) {
     const takenAtMs = time.clock();
     await turn(takenAtMs);
@@ -65,7 +65,12 @@ test("a rate that was raised since, or a clock that was set back, delays and sto
 
 test("several that are ready at once get their turns one after the other", async () => {
   const asked: number[] = [];
-  const turn = steadySends({ intervalMs: 100, offsetMs: 40, clock: () => 0, sleep: async (ms) => asked.push(ms) });
+  const turn = steadySends({
+    intervalMs: () => 100,
+    offsetMs: 40,
+    clock: () => 0,
+    sleep: async (ms) => asked.push(ms),
+  });
   await Promise.all([turn(0), turn(0), turn(0)]);
   expect(asked).toEqual([40, 140, 240]);
 });
