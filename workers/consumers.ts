@@ -32,7 +32,7 @@ import { type AccountName, webhookPath } from "../src/core/naming.ts";
 import { DEFAULT_POLL_POLICY } from "../src/core/polling.ts";
 import { DEFAULT_SWEEP_POLICY } from "../src/core/sweeping.ts";
 import { isCallable } from "../src/core/telling.ts";
-import { MINUTE } from "../src/core/time.ts";
+import { MINUTE, SECOND } from "../src/core/time.ts";
 import { steadySends } from "../src/providers/steady-sends.ts";
 import { type Consumer, consume } from "../src/queues/consume.ts";
 import {
@@ -69,6 +69,9 @@ const MAX_OUTPUT_BYTES = 50 * 1024 ** 3;
 
 /** See `steady-sends.ts`: a row and a claim need a few milliseconds; this leaves room for a busy moment. */
 const SEND_OFFSET_MS = 40;
+
+/** An account of ten reads a minute has one beside polls in so long. */
+const PAGE_TURN_MS = 30 * SECOND;
 
 const NOTE_TOLD_EVERY_MS = 2 * MINUTE;
 
@@ -351,8 +354,9 @@ export function sweep(services: Services, log: Logger): Consumer {
       account.name,
       {
         account: account.name,
-        provider: account.speak,
+        provider: patiently(account.speak, PAGE_TURN_MS),
         noteSweep: ledger.noteSweep,
+        enter: () => account.gate.enter("reads"),
         intents: ledger.intents,
         openOn: ledger.openOn,
         readRow: async ({ account: of, batch, index }) => {
@@ -371,7 +375,7 @@ export function sweep(services: Services, log: Logger): Consumer {
         policy,
         whenAbsent: account.onUnclear ?? "resend",
         known: openExpectations(account.name, { ledger, clock: Date.now }).known,
-        readsPerMinute: account.readsPerMinute,
+        readsPerMinute: account.gate.readsPerMinute,
         inFlight: (name, fromMs, toMs) => countInFlight(name, fromMs, toMs, { ledger, queues }),
         holdersAmong: ledger.holdersAmong,
         runningAmong: ledger.runningAmong,

@@ -14,6 +14,7 @@
  */
 
 import { claimFields } from "../src/batches/claim-fields.ts";
+import { NoReadLeft } from "../src/batches/gated-provider.ts";
 import { inputDigest } from "../src/batches/input-digest.ts";
 import { CANCELED_BY_A_PERSON, type Withdrawal } from "../src/batches/withdraw-item.ts";
 import type { StoredRow } from "../src/bucket/input-parts.ts";
@@ -32,9 +33,8 @@ export type UnclearPolicy = "resend" | "hold" | "fail";
 
 export type ResolveDeps = {
   readonly account: AccountName;
+  /** Its list waits for its turn among the account's reads beside polls, for a while (`NoReadLeft`). */
   readonly provider: Pick<Provider, "list">;
-  /** Whoever waits for the account's batches learns by it that somebody looks. */
-  readonly noteSweep: (account: AccountName, nowMs: number, horizonMs: number) => Promise<void>;
   readonly intents: (
     account: AccountName,
     which: "unclear" | "claimed",
@@ -74,7 +74,6 @@ const READS_AT_ONCE = 32;
 type Sent = Intent<OpenIntent>;
 
 export async function resolveByList(deps: ResolveDeps, signal: AbortSignal): Promise<void> {
-  await deps.noteSweep(deps.account, deps.clock(), deps.policy.horizonMs);
   // Asked first and last: while an account is being opened, what is bound and what is unclear isn't known yet.
   const openOn = await deps.openOn(deps.account);
   if (openOn === null) return;
@@ -151,7 +150,9 @@ async function readList(open: readonly OpenIntent[], deps: ResolveDeps, signal: 
     }
   } catch (error) {
     if (!(error instanceof ProviderError || error instanceof ProviderAnswerError)) throw error;
-    deps.warn({ account: deps.account, err: error }, "the provider's list can't be read now; unclear items are held");
+    if (!(error instanceof NoReadLeft)) {
+      deps.warn({ account: deps.account, err: error }, "the provider's list can't be read now; unclear items are held");
+    }
     return null;
   }
   return { listed, complete: false, readAtMs: startedAtMs + offsetMs, offsetMs };

@@ -2,14 +2,16 @@
  * Learns from the provider's list which predictions have ended, a hundred a request, and wakes them: their next poll
  * comes now, and decides. The polls of what the list shows running are put off, since the next sweep tells more.
  *
- * It reads of the list what may have ended lately, newest first, until all that is in flight was seen or the account's
- * budget is used up. What is older is left to single polls. How far it came, and until when that may be relied on, is
- * noted for those who decide when to poll. Providers without a list are polled singly.
+ * It reads of the list what may have ended lately, newest first, until all that is in flight was seen, its share of the
+ * account's reads is used up, or those beside polls are spent by others. What is older is left to single polls. How far it
+ * came, and until when that may be relied on, is noted for those who decide when to poll. Providers without a list are
+ * polled singly.
  *
  * If this process dies, nothing is lost: the next sweep reads again, and what nobody sweeps any more is polled singly.
  */
 
 import type { Deferral } from "../src/batches/defer-polls.ts";
+import { NoReadLeft } from "../src/batches/gated-provider.ts";
 import { type AccountName, type AttemptRef, errandId, parseErrandId } from "../src/core/naming.ts";
 import type { PredictionId } from "../src/core/prediction.ts";
 import type { LearnedRuns } from "../src/core/run-times.ts";
@@ -20,9 +22,11 @@ import { type ListPage, type Provider, ProviderAnswerError, ProviderError } from
 
 export type WakeDeps = {
   readonly account: AccountName;
+  /** Its list waits for its turn among the account's reads beside polls, for a while (`NoReadLeft`). */
   readonly provider: Pick<Provider, "list">;
   readonly known: () => Promise<{ readonly learned: LearnedRuns; readonly toldAtMs: number }>;
-  readonly readsPerMinute: number;
+  /** What the account may read now, for all purposes. */
+  readonly readsPerMinute: () => Promise<number>;
   /** How many of the account's predictions may be running that were bought between two moments. */
   readonly inFlight: (account: AccountName, fromMs: number, toMs: number) => Promise<number>;
   readonly holdersAmong: (
@@ -55,6 +59,8 @@ export const NOTHING_SEEN: WakeMemory = { offsetMs: null, pauseMs: SECOND, faili
 /** So often is it looked whether something is in flight. Nothing is asked of the provider. */
 const IDLE_MS = 2 * SECOND;
 const FAILED_MS = 15 * SECOND;
+/** Pages that wait for their turn as long as this are too late: what they would tell is polled for. */
+const LONGEST_SWEEP_MS = 15 * SECOND;
 /** Clocks are read in whole seconds, and requests take their time. */
 const CLOCKS_MS = 3 * SECOND;
 /** So long after the last create that asked for one, webhooks are still expected. */
@@ -62,7 +68,7 @@ const TOLD_LATELY_MS = 5 * MINUTE;
 
 /** Answers how long to pause until the next. */
 export async function wakeByList(deps: WakeDeps, memory: WakeMemory, signal: AbortSignal): Promise<number> {
-  const { account, readsPerMinute } = deps;
+  const { account } = deps;
   const startedAtMs = deps.clock();
   const { learned, toldAtMs } = await deps.known();
   const ages = sweptAges(learned);
@@ -73,6 +79,7 @@ export async function wakeByList(deps: WakeDeps, memory: WakeMemory, signal: Abo
     return IDLE_MS;
   }
 
+  const readsPerMinute = await deps.readsPerMinute();
   const besideWebhooks = startedAtMs - toldAtMs < TOLD_LATELY_MS;
   let pages = 0;
   let found = 0;
@@ -87,13 +94,24 @@ export async function wakeByList(deps: WakeDeps, memory: WakeMemory, signal: Abo
       const last = Date.parse(page.predictions.at(-1)?.createdAt ?? "") - (memory.offsetMs ?? 0);
       if (!Number.isNaN(last)) oldestMs = Math.min(oldestMs, last);
       next = page.next;
-    } while (next !== undefined && found < inFlight && pages < pagesAtMost(readsPerMinute));
+    } while (
+      next !== undefined &&
+      found < inFlight &&
+      pages < pagesAtMost(readsPerMinute) &&
+      deps.clock() - startedAtMs < LONGEST_SWEEP_MS
+    );
   } catch (error) {
-    if (!(error instanceof ProviderError || error instanceof ProviderAnswerError)) throw error;
-    if (!memory.failing)
-      deps.warn({ account, err: error }, "the provider's list can't be read now; ends are polled for");
-    memory.failing = true;
-    return Math.max(FAILED_MS, error instanceof ProviderError ? (error.retryAfterMs ?? 0) : 0);
+    if (error instanceof NoReadLeft) {
+      // What was read is good as far as it goes; where that is nothing, the last sweep's note runs out.
+      if (pages === 0) return error.waitMs;
+    } else if (error instanceof ProviderError || error instanceof ProviderAnswerError) {
+      if (!memory.failing)
+        deps.warn({ account, err: error }, "the provider's list can't be read now; ends are polled for");
+      memory.failing = true;
+      return Math.max(FAILED_MS, error instanceof ProviderError ? (error.retryAfterMs ?? 0) : 0);
+    } else {
+      throw error;
+    }
   }
   memory.failing = false;
   memory.pauseMs = sweepPauseMs({ inFlight, pages, learned, besideWebhooks, readsPerMinute });

@@ -72,6 +72,8 @@ export type AccountGate = {
   retune(): Promise<number>;
   /** How many creates a minute are allowed, as far as this process has looked. */
   createsPerMinute(): number;
+  /** How many reads a minute are allowed now, for all that reads. */
+  readsPerMinute(): Promise<number>;
   /** The configured rates hold, if they are new since a process last took them; else what a person set since. */
   configure(): Promise<void>;
   /** Writes what is counted. */
@@ -99,6 +101,10 @@ export function openGate(account: GatedAccount, deps: GateDeps): AccountGate {
     return read;
   }
 
+  function readsPace({ paces }: Pick<Budgets, "paces">): Pace {
+    return paces.reads ?? freshPace(configured.reads);
+  }
+
   async function changePace(of: Limited, decide: (before: Pace) => Pace): Promise<Pace> {
     const after = await ledger.changePace(name, of, freshPace(configured[of]), decide);
     if (seen !== null) seen = { ...seen, paces: { ...seen.paces, [of]: after } };
@@ -113,7 +119,7 @@ export function openGate(account: GatedAccount, deps: GateDeps): AccountGate {
   async function setRates(paces: Budgets["paces"]): Promise<number> {
     const nowMs = clock();
     const creates = effectiveRate(paces.creates ?? freshPace(configured.creates), nowMs);
-    const reads = effectiveRate(paces.reads ?? freshPace(configured.reads), nowMs);
+    const reads = effectiveRate(readsPace({ paces }), nowMs);
     for (const [queue, window] of queueWindows(name, creates, reads)) await deps.queues.setRate(queue, window);
     return creates.perMinute;
   }
@@ -142,7 +148,7 @@ export function openGate(account: GatedAccount, deps: GateDeps): AccountGate {
     },
 
     async takeRead() {
-      const pace = (await look()).paces.reads ?? freshPace(configured.reads);
+      const pace = readsPace(await look());
       const nowMs = clock();
       const refusedMs = refusedUntilMs(pace) - nowMs;
       if (refusedMs > 0) return refusedMs;
@@ -173,6 +179,10 @@ export function openGate(account: GatedAccount, deps: GateDeps): AccountGate {
     },
 
     createsPerMinute: () => effectiveRate(seen?.paces.creates ?? freshPace(configured.creates), clock()).perMinute,
+
+    async readsPerMinute() {
+      return effectiveRate(readsPace(await look()), clock()).perMinute;
+    },
 
     async configure() {
       const { paces } = await ledger.readBudgets(name);

@@ -1,7 +1,7 @@
 /**
  * A provider whose answers teach its account's gate: every process of the fleet knows of a refusal, and of a provider that
- * is down, whoever met it. A cancel takes from the reads that are left beside polls, and isn't sent where there are none.
- * What is asked and what comes back stays as it is.
+ * is down, whoever met it. Cancels and lists take from the reads that are left beside polls, and aren't sent where there
+ * are none. What is asked and what comes back stays as it is.
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
@@ -11,11 +11,14 @@ import type { Limited } from "../ledger/ledger.ts";
 import { type Provider, ProviderAnswerError, ProviderError } from "../providers/provider.ts";
 import type { AccountGate } from "./account-gate.ts";
 
-/** A cancel that wasn't sent, and may be soon. */
+/** A request that wasn't sent, and may be soon. */
 export class NoReadLeft extends ProviderError {
-  constructor(retryAfterMs: number) {
+  readonly waitMs: number;
+
+  constructor(request: Request, waitMs: number) {
     const detail = "the account's reads beside polls are used up for the moment";
-    super(`could not cancel: ${detail}; nothing was sent`, { kind: "not-sent", detail, retryAfterMs });
+    super(`could not ${request}: ${detail}; nothing was sent`, { kind: "not-sent", detail, retryAfterMs: waitMs });
+    this.waitMs = waitMs;
   }
 }
 
@@ -23,46 +26,50 @@ type Request = "create" | "get" | "list" | "cancel";
 
 export function gatedProvider<P extends Provider>(provider: P, gate: AccountGate): P {
   const { list, cancel } = provider;
+  async function askBesidePolls<T>(request: Request, send: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    const waitMs = await gate.takeRead();
+    if (waitMs > 0) throw new NoReadLeft(request, waitMs);
+    return ask(request, send, gate, signal);
+  }
   return {
     ...provider,
     create: (request, signal) => ask("create", () => provider.create(request, signal), gate, signal),
     get: (id, signal) => ask("get", () => provider.get(id, signal), gate, signal),
     ...(list !== undefined && {
-      list: ((query, signal) => ask("list", () => list(query, signal), gate, signal)) satisfies Provider["list"],
+      list: ((query, signal) => askBesidePolls("list", () => list(query, signal), signal)) satisfies Provider["list"],
     }),
     ...(cancel !== undefined && {
-      cancel: (async (id, signal) => {
-        const waitMs = await gate.takeRead();
-        if (waitMs > 0) throw new NoReadLeft(waitMs);
-        return ask("cancel", () => cancel(id, signal), gate, signal);
-      }) satisfies Provider["cancel"],
+      cancel: ((id, signal) => askBesidePolls("cancel", () => cancel(id, signal), signal)) satisfies Provider["cancel"],
     }),
   };
 }
 
-/** Waits until one of the reads beside polls is left, and takes it. */
-export async function untilRead(gate: Pick<AccountGate, "takeRead">, signal: AbortSignal): Promise<void> {
-  for (let waitMs = await gate.takeRead(); waitMs > 0; waitMs = await gate.takeRead()) {
-    await sleep(Math.min(waitMs, SECOND), undefined, { signal });
-  }
+type BesidePolls = Pick<Provider, "list" | "cancel">;
+
+/** The list and the cancel of a provider behind a gate, for who can wait until a read is left: for so long at most. */
+export function patiently({ list, cancel }: BesidePolls, forMs = Number.POSITIVE_INFINITY): BesidePolls {
+  return {
+    ...(list !== undefined && {
+      list: ((query, signal) => inTurn(() => list(query, signal), forMs, signal)) satisfies Provider["list"],
+    }),
+    ...(cancel !== undefined && {
+      cancel: ((id, signal) => inTurn(() => cancel(id, signal), forMs, signal)) satisfies Provider["cancel"],
+    }),
+  };
 }
 
-/** The cancel of a provider behind a gate, for what is canceled once: it waits until a read is left. */
-export function patiently({ cancel }: Pick<Provider, "cancel">): Pick<Provider, "cancel"> {
-  if (cancel === undefined) return {};
-  return {
-    async cancel(id, signal) {
-      for (;;) {
-        try {
-          return await cancel(id, signal);
-        } catch (error) {
-          if (!(error instanceof NoReadLeft)) throw error;
-          await sleep(Math.min(error.retryAfterMs ?? 0, SECOND));
-          if (signal.aborted) throw error;
-        }
-      }
-    },
-  };
+async function inTurn<T>(send: () => Promise<T>, forMs: number, signal: AbortSignal): Promise<T> {
+  for (let leftMs = forMs; ; ) {
+    try {
+      return await send();
+    } catch (error) {
+      if (!(error instanceof NoReadLeft) || error.waitMs > leftMs) throw error;
+      const pauseMs = Math.min(error.waitMs, SECOND);
+      await sleep(pauseMs);
+      if (signal.aborted) throw error;
+      leftMs -= pauseMs;
+    }
+  }
 }
 
 async function ask<T>(request: Request, send: () => Promise<T>, gate: AccountGate, signal: AbortSignal): Promise<T> {

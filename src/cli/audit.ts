@@ -9,7 +9,7 @@ import { openGate } from "../batches/account-gate.ts";
 import { auditAccount } from "../batches/audit-batch.ts";
 import type { NotSavedFinding } from "../batches/audit-findings.ts";
 import { findBatch } from "../batches/follow-batch.ts";
-import { untilRead } from "../batches/gated-provider.ts";
+import { gatedProvider, patiently } from "../batches/gated-provider.ts";
 import { repairItem } from "../batches/repair-item.ts";
 import { type AccountConfig, type Config, readConfig, Secret } from "../config.ts";
 import { number } from "../core/figures.ts";
@@ -89,15 +89,14 @@ async function audit(
 ): Promise<number> {
   const { bucket, ledger, config } = services;
   await using spoken = await speakFor(services, account);
-  const { provider, pauseMs, why } = spoken;
-  const list = provider?.list;
+  const { list, pauseMs, why } = spoken;
   const findings = auditAccount(
     account,
     batches,
     {
       bucket,
       ledger,
-      list: list === undefined ? why : { list: spoken.inTurn(list), pauseMs, maxPages: MAX_PAGES },
+      list: list === undefined ? why : { list, pauseMs, maxPages: MAX_PAGES },
       policy: { ...DEFAULT_SWEEP_POLICY, settlingMs: config.settlingMs, horizonMs: config.listHorizonMs },
       clock: Date.now,
     },
@@ -137,31 +136,29 @@ async function repairAll(services: CommandServices, findings: readonly NotSavedF
 // ── the provider ──────────────────────────────────────────────────────────────
 
 type Spoken = AsyncDisposable & {
-  readonly provider: Provider | null;
+  /** A page at a time, as the account's reads beside polls allow. */
+  readonly list: Provider["list"];
   readonly pauseMs: number;
   /** Why there is no list. */
   readonly why: string;
-  /** The list, a page at a time, as the account's reads beside polls allow. */
-  inTurn(list: NonNullable<Provider["list"]>): NonNullable<Provider["list"]>;
 };
 
 async function speakFor({ config, ledger, queues }: CommandServices, name: AccountName): Promise<Spoken> {
   const account = await accountOf(config, name);
   if (account?.token == null) {
     const why = `there is no token of account ${name} here: run this where it is set`;
-    return { provider: null, pauseMs: 0, why, inTurn: (list) => list, [Symbol.asyncDispose]: () => Promise.resolve() };
+    return { list: undefined, pauseMs: 0, why, [Symbol.asyncDispose]: () => Promise.resolve() };
   }
   const provider = openProvider(account, account.token);
   const gate = openGate(account, { ledger, queues, clock: Date.now, mark: randomUUID });
   return {
-    inTurn: (list) => async (query, signal) => {
-      await untilRead(gate, signal);
-      return list(query, signal);
-    },
-    provider,
+    list: patiently(gatedProvider(provider, gate)).list,
     pauseMs: MINUTE / (account.readsPerMinute * SHARE_OF_READS),
     why: `${account.provider} has no list: what nobody here knows of, and what was bought twice unnoticed, can't be found`,
-    [Symbol.asyncDispose]: () => provider[Symbol.asyncDispose](),
+    async [Symbol.asyncDispose]() {
+      await gate.flush().catch(() => undefined); // a statistic
+      await provider[Symbol.asyncDispose]();
+    },
   };
 }
 

@@ -52,7 +52,7 @@ test("a provider that is down for ten seconds costs time, and nothing else", asy
   await expect.poll(() => fleet.emulator.books().creates.total, { timeout: 60_000 }).toBeGreaterThanOrEqual(60);
 
   await proxy.goDown();
-  await expect.poll(async () => (await accountOf(fleet)).reads?.breaker.state, { timeout: 10_000 }).not.toBe("closed");
+  await expect.poll(() => breakers(fleet), { timeout: 10_000 }).toContain("open");
   const askedEarly = await unanswered(fleet);
   await sleep(10_000); // the outage itself
   const asked = (await unanswered(fleet)) - askedEarly;
@@ -66,9 +66,14 @@ test("a provider that is down for ten seconds costs time, and nothing else", asy
   expect(await report(fleet, batch)).toMatchObject({ saved: items, failed: 0, unclear: 0 });
   expect(fleet.emulator.books().creates).toMatchObject({ total: items, surplus: 0 });
   await expectRightBytes(fleet, batch);
-  const { creates, reads } = await accountOf(fleet);
-  expect([creates?.breaker.state, reads?.breaker.state]).toEqual(["closed", "closed"]);
+  expect(await breakers(fleet)).toEqual(["closed", "closed"]);
 });
+
+/** Of creates and of reads: which opens first depends on how much is polled singly. */
+async function breakers(fleet: Fleet): Promise<readonly (string | undefined)[]> {
+  const { creates, reads } = await accountOf(fleet);
+  return [creates?.breaker.state, reads?.breaker.state];
+}
 
 /** Requests that found nobody, as the workers count them. */
 async function unanswered(fleet: Fleet): Promise<number> {

@@ -1,5 +1,6 @@
 /** The effects that stages are given in production, on a test's line: what a test doesn't name is real. */
 
+import type { Pass } from "../../src/batches/account-gate.ts";
 import { countInFlight } from "../../src/batches/count-in-flight.ts";
 import { deferPolls } from "../../src/batches/defer-polls.ts";
 import { openExpectations } from "../../src/batches/expect-runs.ts";
@@ -56,6 +57,9 @@ export function recordEffects({ bucket, ledger, queues, clock }: Line): RecordDe
   };
 }
 
+/** What a gate answers where nothing stands in the way. */
+export const OPEN: Pass = { waitMs: 0, leave: async () => undefined };
+
 type OnClock = Pick<Line, "ledger" | "queues"> & { readonly clock: () => number };
 
 /** At the published reads a minute. Nobody hears its warnings. */
@@ -63,7 +67,7 @@ export function wakeEffects({ ledger, queues, clock }: OnClock): Omit<WakeDeps, 
   return {
     account: ACCOUNT,
     known: openExpectations(ACCOUNT, { ledger, clock }).known,
-    readsPerMinute: 3_000,
+    readsPerMinute: async () => 3_000,
     inFlight: (of, fromMs, toMs) => countInFlight(of, fromMs, toMs, { ledger, queues }),
     holdersAmong: ledger.holdersAmong,
     runningAmong: ledger.runningAmong,

@@ -214,6 +214,34 @@ describe("a cancel", () => {
     await patiently(canceling[0] ?? provider).cancel?.(predictionId("p1"), signal);
     expect(sent, "who cancels once waits for its turn").toBeOneOf([11, 21]);
   });
+
+  test("and a page of the list share these reads; who can wait does, for as long as he can", async ({ line }) => {
+    const name = newAccount();
+    // One read beside polls in three seconds.
+    const account = { name, createsPerMinute: 600, readsPerMinute: 100, toleratesBurst: true };
+    const gate = openGate(account, { ...line, clock: Date.now, mark: () => "a probe" });
+    await gate.configure();
+    expect(await gate.readsPerMinute()).toBe(100);
+    const sent: string[] = [];
+    const answer = async () => {
+      sent.push("cancel");
+      return prediction;
+    };
+    const list = async () => {
+      sent.push("list");
+      return { predictions: [], inputs: new Map() };
+    };
+    const provider = gatedProvider({ ...providerOf(answer), list }, gate);
+    await provider.cancel(predictionId("p1"), signal);
+    await expect(patiently(provider, 0).list?.({}, signal)).rejects.toBeInstanceOf(NoReadLeft);
+    expect(sent).toEqual(["cancel"]);
+    await patiently(provider, 10 * SECOND).list?.({}, signal);
+    expect(sent).toEqual(["cancel", "list"]);
+    await gate.refused("reads", { forMs: 60 * SECOND, said: "" });
+    await expect(patiently(provider, 10 * SECOND).list?.({}, signal)).rejects.toBeInstanceOf(NoReadLeft);
+    expect(sent).toEqual(["cancel", "list"]);
+    expect(await gate.readsPerMinute(), "as creates, half of it then").toBe(50);
+  });
 });
 
 test("what requests come to is counted once a second, and not by the request itself", async ({ line }) => {

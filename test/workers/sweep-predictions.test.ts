@@ -10,11 +10,11 @@ import type { ItemState } from "../../src/core/item.ts";
 import { type AttemptRef, type BatchId, errandId, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
 import { DEFAULT_SWEEP_POLICY } from "../../src/core/sweeping.ts";
-import { MINUTE, SECOND } from "../../src/core/time.ts";
+import { HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
 import { type ListPage, ProviderError } from "../../src/providers/provider.ts";
 import { type SweepDeps, sweepMemory, sweepPredictions } from "../../workers/sweep-predictions.ts";
 import { everyCrash } from "../support/crash.ts";
-import { wakeEffects } from "../support/effects.ts";
+import { OPEN, wakeEffects } from "../support/effects.ts";
 import { ACCOUNT, type Line, NOON, predictionOf, test } from "../support/stages.ts";
 
 type Shown = { readonly id: string; readonly input: unknown; readonly atMs: number };
@@ -57,6 +57,7 @@ function depsOf(world: World, fields: Partial<SweepDeps> = {}): SweepDeps {
     ...wakeEffects(world.line),
     provider: { list: async (query) => page(world, query) },
     noteSweep: ledger.noteSweep,
+    enter: async () => OPEN,
     intents: ledger.intents,
     openOn: ledger.openOn,
     readRow: async ({ account, batch, index }) => {
@@ -290,6 +291,28 @@ describe("a sweep", () => {
     };
     await sweep(world, { provider: { list } });
     expect(await stateOf(world, 1)).toBe("unclear");
+  });
+
+  test("asks nothing while its provider may not be asked, and says all the same that somebody looks", async ({
+    line,
+  }) => {
+    const world = await open(line);
+    await makeUnclear(world, 0);
+    for (const [waitMs, snoozedMs] of [
+      [3 * SECOND, 3 * SECOND],
+      [HOUR, 15 * SECOND],
+    ] as const) {
+      const outcome = await sweep(world, { enter: async () => ({ ...OPEN, waitMs }) });
+      expect(outcome).toEqual({ kind: "snooze", untilMs: line.clock() + snoozedMs });
+    }
+    expect(world.asked).toEqual([]);
+    expect(await line.ledger.resolvesByItself(ACCOUNT, line.clock())).toBe(true);
+
+    const left: string[] = [];
+    const pass = async () => ({ waitMs: 0, leave: async () => void left.push("left") });
+    const broken = () => Promise.reject(new Error("Redis is gone"));
+    await expect(sweep(world, { enter: pass, intents: broken })).rejects.toThrow("Redis is gone");
+    expect(left, "whoever may ask next needn't wait for it").toEqual(["left"]);
   });
 
   test("isn't made where nothing is unclear, or the provider has no list", async ({ line }) => {

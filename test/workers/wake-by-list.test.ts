@@ -2,11 +2,13 @@
 
 import { Queue } from "bullmq";
 import { describe, expect, onTestFinished } from "vitest";
+import { openGate } from "../../src/batches/account-gate.ts";
+import { gatedProvider, NoReadLeft, patiently } from "../../src/batches/gated-provider.ts";
 import { type AttemptRef, errandId, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { type PredictionId, predictionId } from "../../src/core/prediction.ts";
 import { HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
 import { pagesAtMost } from "../../src/core/waking.ts";
-import { type ListPage, ProviderError } from "../../src/providers/provider.ts";
+import { type ListPage, type Provider, ProviderError } from "../../src/providers/provider.ts";
 import { NOTHING_SEEN, type WakeDeps, type WakeMemory, wakeByList } from "../../workers/wake-by-list.ts";
 import { everyCrash } from "../support/crash.ts";
 import { wakeEffects } from "../support/effects.ts";
@@ -127,12 +129,46 @@ describe("a sweep", () => {
     show(world, "processing", 0, 1, 2, 3, 4);
     const readsPerMinute = 80;
     expect(pagesAtMost(readsPerMinute)).toBe(2);
-    expect(await wake(world, { readsPerMinute }), "two pages of eight a minute").toBe(15 * SECOND);
+    expect(await wake(world, { readsPerMinute: async () => readsPerMinute }), "two pages of eight a minute").toBe(
+      15 * SECOND,
+    );
     expect(world.asked).toHaveLength(2);
     const { toAgeMs } = await cover(world);
     // Its clock is a minute ahead of ours, and so is what it says of their creation.
     expect(toAgeMs).toBeGreaterThan(89 * SECOND);
     expect(toAgeMs).toBeLessThan(100 * SECOND);
+  });
+
+  test("takes its pages from the reads that cancels share, and leaves to polls what it can't read", async ({
+    line,
+  }) => {
+    const world = await open(line, 5, 30 * SECOND);
+    show(world, "processing", 0, 1, 2);
+    show(world, "succeeded", 3, 4);
+    // One read beside polls in 50 seconds.
+    const account = { name: ACCOUNT, createsPerMinute: 6, readsPerMinute: 6, toleratesBurst: true };
+    const gate = openGate(account, { ...line, clock: Date.now, mark: () => "a probe" });
+    const nobody = () => Promise.reject(new Error("isn't asked"));
+    const list = async (query: Query) => page(world, query);
+    const ungated: Provider = { targets: new Set(), create: nobody, get: nobody, cancel: nobody, list };
+    const provider = gatedProvider(ungated, gate);
+    const told: string[] = [];
+    const warn: WakeDeps["warn"] = (_fields, message) => told.push(message);
+    const deps: Partial<WakeDeps> = { provider: patiently(provider, 0), warn };
+    expect(await wake(world, deps)).toBe(SECOND);
+    expect(world.asked).toHaveLength(1);
+    expect(await woken(world)).toEqual([3, 4]);
+    const first = await cover(world);
+    expect(first).toMatchObject({ isGood: true, pages: 1 });
+    expect(first.toAgeMs, "its clock is a minute ahead of ours").toBeLessThan(95 * SECOND);
+
+    await expect(provider.cancel?.(id(0), signal)).rejects.toBeInstanceOf(NoReadLeft);
+    const waitMs = await wake(world, deps);
+    expect(waitMs).toBeGreaterThan(SECOND);
+    expect(waitMs).toBeLessThanOrEqual(50 * SECOND);
+    expect(world.asked, "nothing more").toHaveLength(1);
+    expect(await cover(world), "what was relied on runs out by itself").toEqual(first);
+    expect(told, "a spent budget is no trouble").toEqual([]);
   });
 
   test("asks for the ages at which runs end, by the provider's clock", async ({ line }) => {
