@@ -1,9 +1,14 @@
-/** Starts and stops the stages of a worker, and gives out the errands that never end. */
+/**
+ * Starts and stops the stages of a worker, and gives out the errands that never end. Which effects a stage is given stands in
+ * `buying-consumers.ts`, `following-consumers.ts` and `saving-consumers.ts`, and nowhere else.
+ */
 
 import type { Logger } from "pino";
 import type { Consumer } from "../src/queues/consume.ts";
 import type { Services } from "../src/wiring.ts";
-import * as consumers from "./consumers.ts";
+import * as buying from "./buying-consumers.ts";
+import * as following from "./following-consumers.ts";
+import * as saving from "./saving-consumers.ts";
 import { watchRedis } from "./watch-redis.ts";
 
 export const STAGES = [
@@ -29,16 +34,16 @@ export type RunningStages = {
 
 export async function startStages(services: Services, stages: readonly Stage[], log: Logger): Promise<RunningStages> {
   const makers: Record<Stage, () => Consumer | readonly Consumer[]> = {
-    admit: () => consumers.admit(services, log),
-    feed: () => consumers.feed(services, log),
-    create: () => consumers.creates(services, log),
-    follow: () => services.accounts.map((account) => consumers.follow(services, account, log)),
-    copy: () => consumers.copy(services, log),
-    record: () => consumers.record(services, log),
-    notify: () => consumers.notify(services, log),
-    finish: () => consumers.finish(services, log),
-    sweep: () => consumers.sweep(services, log),
-    keep: () => consumers.keep(services, log),
+    admit: () => buying.admit(services, log),
+    feed: () => buying.feed(services, log),
+    create: () => buying.creates(services, log),
+    follow: () => services.accounts.map((account) => following.follow(services, account, log)),
+    copy: () => saving.copy(services, log),
+    record: () => saving.record(services, log),
+    notify: () => saving.notify(services, log),
+    finish: () => saving.finish(services, log),
+    sweep: () => following.sweep(services, log),
+    keep: () => following.keep(services, log),
   };
   const [first] = services.accounts;
   if (first === undefined) throw new Error("a worker without accounts has nothing to do");

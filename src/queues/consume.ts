@@ -97,6 +97,17 @@ export function consume<Payload>(
   };
 }
 
+/** What only this consumer uses is closed once its last job has ended. */
+export function closingToo(used: { close(): Promise<void> }, consumer: Consumer): Consumer {
+  return {
+    ...consumer,
+    async close() {
+      await consumer.close();
+      await used.close();
+    },
+  };
+}
+
 function readJob<Payload>(
   spec: QueueSpec<Payload>,
   job: { id?: string | undefined; data: unknown; timestamp: number },

@@ -44,9 +44,11 @@ const { files, imports } = await readImports();
 const BULLMQ = /^(bullmq|ioredis)(\/|$)/;
 const ADAPTERS = /^src\/providers\/(?!provider\.ts$)/;
 /** The wiring of the stages, and what starts processes; the other files of `workers` are the stages. */
-const IS_STAGE = (file: string) => /^workers\/(?!main\.ts$|stages\.ts$|consumers\.ts$)/.test(file);
+const IS_STAGE = (file: string) => /^workers\/(?!main\.ts$|stages\.ts$|\w+-consumers\.ts$)/.test(file);
 const IS_ENTRY = (file: string) =>
-  /^(src\/(cli|embedded)\/|workers\/(main|stages|consumers)\.ts$|src\/index\.ts$|src\/server\/main\.ts$)/.test(file);
+  /^(src\/(cli|embedded)\/|workers\/(main|stages|\w+-consumers)\.ts$|src\/index\.ts$|src\/server\/main\.ts$)/.test(
+    file,
+  );
 
 type Zone = {
   readonly zone: string;
