@@ -7,7 +7,8 @@ import { type Progress, progressOf } from "../core/batch.ts";
 import type { Breaker } from "../core/breaking.ts";
 import type { AccountName } from "../core/naming.ts";
 import { effectiveRate, freshPace, type Pace, type Rate, tierAt } from "../core/pacing.ts";
-import type { Ledger } from "../ledger/ledger.ts";
+import { type RunCounts, runTimesOf } from "../core/run-times.ts";
+import type { Ledger, SweepNote } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
 import { SHARE_BESIDE_POLLS } from "./account-gate.ts";
 
@@ -54,8 +55,28 @@ export type AccountReport = {
   readonly requests: Readonly<Record<string, Readonly<Record<string, number>>>>;
   /** What the provider's webhooks came to. */
   readonly webhooks: Readonly<Record<string, number>>;
-  /** What sweeps note of themselves. */
-  readonly sweep: Readonly<Record<string, number | string>>;
+  /** When a create last asked for the provider's webhook. */
+  readonly webhook_asked_at: string | null;
+  /** Reading the provider's list; null: nobody has. */
+  readonly sweeps: {
+    readonly swept_at: string;
+    /** As the last one left it: from one to the next, and what it read. */
+    readonly interval_ms: number;
+    readonly pages: number;
+    /** Until then polls rely on them, for predictions up to this age. */
+    readonly cover_until: string;
+    readonly cover_age_ms: number;
+  } | null;
+  /** Of the models whose runs ended most often since yesterday, at most 20 of them. */
+  readonly run_times: readonly ModelTimes[];
+};
+
+type ModelTimes = {
+  readonly model: string;
+  readonly runs: number;
+  readonly p5_ms: number;
+  readonly median_ms: number;
+  readonly p95_ms: number;
 };
 
 export type ReportDeps = {
@@ -70,6 +91,8 @@ export type ReportDeps = {
     | "requestCounts"
     | "webhookCounts"
     | "readsLeft"
+    | "readFollowing"
+    | "runCounts"
   >;
   readonly queues: Pick<Queues, "createBacklog">;
   readonly clock: () => number;
@@ -77,24 +100,29 @@ export type ReportDeps = {
 
 /** So many batches are looked into, the oldest. */
 const MAX_BATCHES = 100;
+const MAX_MODELS = 20;
 
 export async function reportAccount(
   account: AccountName,
   { ledger, queues, clock }: ReportDeps,
 ): Promise<AccountReport> {
-  const [budgets, configured, paused, sight, batches, requests, webhooks, backlog] = await Promise.all([
-    ledger.readBudgets(account),
-    ledger.configuredRates(account),
-    ledger.pausedReason(account),
-    ledger.readAccountSight(account),
-    ledger.unfinishedBatches(account, MAX_BATCHES),
-    ledger.requestCounts(account),
-    ledger.webhookCounts(account),
-    queues.createBacklog(account),
-  ]);
+  const nowMs = clock();
+  const [budgets, configured, paused, sight, batches, requests, webhooks, backlog, following, runs] = await Promise.all(
+    [
+      ledger.readBudgets(account),
+      ledger.configuredRates(account),
+      ledger.pausedReason(account),
+      ledger.readAccountSight(account),
+      ledger.unfinishedBatches(account, MAX_BATCHES),
+      ledger.requestCounts(account),
+      ledger.webhookCounts(account),
+      queues.createBacklog(account),
+      ledger.readFollowing(account),
+      ledger.runCounts(account, nowMs),
+    ],
+  );
   const standings = await Promise.all(batches.map((batch) => ledger.standing(account, batch)));
   const progress = standings.flatMap((standing) => (standing === null ? [] : [progressOf(standing.counts)]));
-  const nowMs = clock();
   const reads = configured && limitReport(configured.reads, budgets.paces.reads, budgets.breakers.reads, nowMs);
   return {
     account,
@@ -120,7 +148,9 @@ export async function reportAccount(
     create_backlog: backlog,
     requests: byRequest(requests),
     webhooks,
-    sweep: Object.fromEntries(Object.entries(sight.sweep).map(([name, text]) => [name, numberOrText(text)])),
+    webhook_asked_at: isoOrNull(following.toldAtMs === 0 ? null : following.toldAtMs),
+    sweeps: sight.sweptAtMs === null ? null : sweepsOf(sight.sweptAtMs, following),
+    run_times: timesOf(runs),
   };
 }
 
@@ -161,8 +191,25 @@ function sum(all: readonly Progress[], of: keyof Progress): number {
   return all.reduce((total, progress) => total + progress[of], 0);
 }
 
-function numberOrText(text: string): number | string {
-  return text !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
+function sweepsOf(sweptAtMs: number, { untilMs, toAgeMs, pauseMs, pages }: SweepNote): AccountReport["sweeps"] {
+  return {
+    swept_at: iso(sweptAtMs),
+    interval_ms: pauseMs,
+    pages,
+    cover_until: iso(untilMs),
+    cover_age_ms: toAgeMs,
+  };
+}
+
+function timesOf(counts: ReadonlyMap<string, RunCounts>): readonly ModelTimes[] {
+  return [...counts]
+    .flatMap(([model, ofModel]) => {
+      const times = runTimesOf(ofModel);
+      const runs = [...ofModel.values()].reduce((total, count) => total + count, 0);
+      return times === null ? [] : [{ model, runs, p5_ms: times.p5Ms, median_ms: times.medianMs, p95_ms: times.p95Ms }];
+    })
+    .toSorted((a, b) => b.runs - a.runs)
+    .slice(0, MAX_MODELS);
 }
 
 function isoOrNull(ms: number | null): string | null {

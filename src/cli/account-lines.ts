@@ -1,7 +1,7 @@
 /** `outlast status --accounts`: how the accounts stand, in words or as lines of JSON. */
 
 import { type AccountReport, type LimitReport, reportAccount } from "../batches/report-account.ts";
-import { number } from "../core/figures.ts";
+import { duration, number } from "../core/figures.ts";
 import type { CommandServices } from "../wiring.ts";
 import { fields, harmless } from "./columns.ts";
 import { OUTLAST, print, printJson, say } from "./output.ts";
@@ -40,7 +40,8 @@ function linesOf(report: AccountReport): readonly string[] {
     "oldest open": report.untouched_since === null ? null : `not touched since ${report.untouched_since}`,
     ...Object.fromEntries(outcomes.map(([request, text]) => [`${request} requests`, text])),
     webhooks: Object.keys(report.webhooks).length === 0 ? null : countsOf(report.webhooks),
-    sweeps: Object.keys(report.sweep).length === 0 ? null : harmless(textOf(report.sweep)),
+    sweeps: report.sweeps === null ? null : sweepsLine(report.sweeps),
+    ...Object.fromEntries(report.run_times.map((times) => [`runs of ${harmless(times.model)}`, timesLine(times)])),
   });
 }
 
@@ -71,8 +72,10 @@ function countsOf(counts: Readonly<Record<string, number>>): string {
     .join(", ");
 }
 
-function textOf(values: Readonly<Record<string, number | string>>): string {
-  return Object.entries(values)
-    .map(([name, value]) => `${name} ${value}`)
-    .join(", ");
+function sweepsLine({ swept_at: at, interval_ms: intervalMs, pages }: NonNullable<AccountReport["sweeps"]>): string {
+  return `every ${duration(intervalMs)}, ${number(pages)} page${pages === 1 ? "" : "s"} the last, at ${at}`;
+}
+
+function timesLine({ runs, p5_ms, median_ms, p95_ms }: AccountReport["run_times"][number]): string {
+  return `${number(runs)} since yesterday: half in ${duration(median_ms)}, nine in ten in ${duration(p5_ms)} to ${duration(p95_ms)}`;
 }

@@ -42,8 +42,8 @@ export type AccountSight = {
   readonly unfinished: number;
   /** When the open item that was touched longest ago was touched. */
   readonly untouchedSinceMs: number | null;
-  /** What sweeps have noted of themselves, by the hash's fields. */
-  readonly sweep: Readonly<Record<string, string>>;
+  /** When a sweep of the provider's list last came by. */
+  readonly sweptAtMs: number | null;
 };
 
 export function accountsOf(redis: Redis, scripts: Scripts) {
@@ -144,20 +144,19 @@ export function accountsOf(redis: Redis, scripts: Scripts) {
 
     /** What stands there for people to see, whoever wrote it. None of it grows with the account's batches. */
     async readAccountSight(account: AccountName): Promise<AccountSight> {
-      const [hash, unclear, open, unfinished, [, oldest]] = await Promise.all([
-        redis.hgetall(REDIS_KEYS.account(account)),
+      const [sweptAt, unclear, open, unfinished, [, oldest]] = await Promise.all([
+        redis.hget(REDIS_KEYS.account(account), "swept_at"),
         redis.zcard(REDIS_KEYS.unclear(account)),
         redis.zcard(REDIS_KEYS.open(account)),
         redis.zcard(REDIS_KEYS.unfinished(account)),
         redis.zrange(REDIS_KEYS.open(account), 0, "0", "WITHSCORES"),
       ]);
-      const sweep = Object.entries(hash).filter(([name]) => name.startsWith("sweep_") || name === "swept_at");
       return {
         unclear,
         open,
         unfinished,
         untouchedSinceMs: oldest === undefined ? null : Number(oldest),
-        sweep: Object.fromEntries(sweep),
+        sweptAtMs: sweptAt === null ? null : Number(sweptAt),
       };
     },
   };

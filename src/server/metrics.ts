@@ -63,7 +63,13 @@ function fill(registry: Registry, reports: readonly AccountReport[], backlog: nu
   const creating = gauge("outlast_create_backlog", "Jobs that wait to create a prediction.");
   const requests = counter("outlast_provider_requests_total", "Requests to the provider.", "request", "outcome");
   const webhooks = counter("outlast_webhooks_total", "The provider's webhooks by what they came to.", "outcome");
-  const sweep = gauge("outlast_sweep", "What sweeps of the provider's list note of themselves.", "field");
+  const swept = {
+    at: gauge("outlast_swept_timestamp_seconds", "When a sweep of the provider's list last came by."),
+    interval: gauge("outlast_sweep_interval_seconds", "From one sweep to the next, as the last one left it."),
+    pages: gauge("outlast_sweep_pages", "Pages that the last sweep read."),
+  };
+  const runs = gauge("outlast_runs", "Runs that ended since yesterday, of the 20 models that ran most.", "model");
+  const runTime = gauge("outlast_run_seconds", "How long their runs take.", "model", "quantile");
   new Gauge({
     name: "outlast_saving_backlog",
     help: "Jobs that wait to be copied or recorded, of all accounts.",
@@ -98,8 +104,16 @@ function fill(registry: Registry, reports: readonly AccountReport[], backlog: nu
       for (const [outcome, count] of Object.entries(outcomes)) requests.inc({ account, request, outcome }, count);
     }
     for (const [outcome, count] of Object.entries(report.webhooks)) webhooks.inc({ account, outcome }, count);
-    for (const [field, value] of Object.entries(report.sweep)) {
-      if (typeof value === "number") sweep.set({ account, field }, value);
+    if (report.sweeps !== null) {
+      swept.at.set({ account }, secondsOf(report.sweeps.swept_at));
+      swept.interval.set({ account }, report.sweeps.interval_ms / SECOND);
+      swept.pages.set({ account }, report.sweeps.pages);
+    }
+    for (const { model, runs: ended, p5_ms, median_ms, p95_ms } of report.run_times) {
+      runs.set({ account, model }, ended);
+      runTime.set({ account, model, quantile: "0.05" }, p5_ms / SECOND);
+      runTime.set({ account, model, quantile: "0.5" }, median_ms / SECOND);
+      runTime.set({ account, model, quantile: "0.95" }, p95_ms / SECOND);
     }
   }
 }

@@ -2,7 +2,8 @@
 
 import { describe, expect } from "vitest";
 import { openGate } from "../../src/batches/account-gate.ts";
-import { OBJECT_KEYS, QUEUE_NAMES, REDIS_KEYS } from "../../src/core/naming.ts";
+import { OBJECT_KEYS, QUEUE_NAMES } from "../../src/core/naming.ts";
+import { HOUR, MINUTE } from "../../src/core/time.ts";
 import type { CommandServices } from "../../src/wiring.ts";
 import { jsonLines, lines, outlast } from "./outlast.ts";
 import { ACCOUNT, openBatch, type Place, test } from "./place.ts";
@@ -82,7 +83,7 @@ describe("status --accounts", () => {
     place,
     services,
   }) => {
-    const { ledger, redis } = services;
+    const { ledger } = services;
     const gate = gateOf(services);
     await gate.configure();
     await openBatch(services, 1, 3);
@@ -92,7 +93,9 @@ describe("status --accounts", () => {
     await gate.flush();
     await ledger.countWebhook(ACCOUNT, "woken");
     await ledger.pauseAccount(ACCOUNT, "402: no credit");
-    await redis.hset(REDIS_KEYS.account(ACCOUNT), { sweep_interval_ms: 15_000, sweep_pages: 3 });
+    await ledger.noteSweep(ACCOUNT, Date.now(), HOUR);
+    await ledger.noteSwept(ACCOUNT, { untilMs: Date.now() + MINUTE, toAgeMs: HOUR, pauseMs: 15_000, pages: 3 });
+    for (let n = 0; n < 10; n++) await ledger.learnRun(ACCOUNT, "a/b", 8_000, Date.now());
 
     const shown = await run(place, "status", "--accounts", "--json");
     expect(shown.code).toBe(0);
@@ -118,7 +121,9 @@ describe("status --accounts", () => {
         counted_batches: 1,
         requests: { create: { ok: 2, 429: 1 }, get: { ok: 1 } },
         webhooks: { woken: 1 },
-        sweep: { sweep_interval_ms: 15_000, sweep_pages: 3 },
+        webhook_asked_at: null,
+        sweeps: expect.objectContaining({ interval_ms: 15_000, pages: 3, cover_age_ms: HOUR }),
+        run_times: [{ model: "a/b", runs: 10, p5_ms: 7_611, median_ms: 8_300, p95_ms: 8_300 }],
       }),
     ]);
     const words = (await run(place, "status", "--accounts")).stdout;
@@ -126,6 +131,8 @@ describe("status --accounts", () => {
     expect(words).toMatch(/^creates +600 a minute, 300 now \(after a refusal\)$/m);
     expect(words).toMatch(/^creates refused +\S+Z, until \S+Z: Slow down: it resets in ~60s\.$/m);
     expect(words).toMatch(/^reads breaker +open since \S+Z: ECONNREFUSED; one request at a time/m);
+    expect(words).toMatch(/^sweeps +every 15 s, 3 pages the last, at \S+Z$/m);
+    expect(words).toMatch(/^runs of a\/b +10 since yesterday: half in 8 s, nine in ten in 8 s to 8 s$/m);
     expect(words).toMatch(/^items +0 in flight, 3 waiting, .* of 1 unfinished batches$/m);
   });
 

@@ -2,7 +2,7 @@
 
 import { expect } from "vitest";
 import { openGate } from "../../src/batches/account-gate.ts";
-import { REDIS_KEYS } from "../../src/core/naming.ts";
+import { HOUR, MINUTE } from "../../src/core/time.ts";
 import { ACCOUNT } from "../support/stages.ts";
 import { bearer, KEYS, post, rows, test, WITH_KEYS } from "./serving.ts";
 
@@ -14,7 +14,7 @@ function samples(text: string): ReadonlyMap<string, number> {
   const found = new Map<string, number>();
   for (const line of text.split("\n")) {
     if (line === "" || /^# (HELP|TYPE) [a-z_]+ /.test(line)) continue;
-    const [, name, value] = /^([a-z_]+(?:\{(?:[a-z]+="[^"]*",?)+\})?) (\S+)$/.exec(line) ?? [];
+    const [, name, value] = /^([a-z_]+(?:\{(?:[a-z]+="(?:[^"\\]|\\.)*",?)+\})?) (\S+)$/.exec(line) ?? [];
     if (name === undefined) throw new Error(`not a sample: ${line}`);
     found.set(name, Number(value));
   }
@@ -23,7 +23,7 @@ function samples(text: string): ReadonlyMap<string, number> {
 
 test("the accounts' rates, refusals, breakers, items, requests, webhooks and sweeps are told", async ({ serve }) => {
   const served = await serve();
-  const { ledger, queues, redis } = served.services;
+  const { ledger, queues } = served.services;
   const account = { name: ACCOUNT, createsPerMinute: 600, readsPerMinute: 3_000, toleratesBurst: true };
   const gate = openGate(account, { ledger, queues, clock: Date.now, mark: () => "a probe" });
   await gate.configure();
@@ -33,7 +33,10 @@ test("the accounts' rates, refusals, breakers, items, requests, webhooks and swe
   for (const name of ["create ok", "create 429", "get ok", "get ok"]) gate.count(name);
   await gate.flush();
   await ledger.countWebhook(ACCOUNT, "late");
-  await redis.hset(REDIS_KEYS.account(ACCOUNT), { sweep_interval_ms: 5_000, sweep_note: "words" });
+  await ledger.noteSweep(ACCOUNT, Date.now(), HOUR);
+  await ledger.noteSwept(ACCOUNT, { untilMs: Date.now() + MINUTE, toAgeMs: HOUR, pauseMs: 5_000, pages: 3 });
+  for (let n = 0; n < 10; n++) await ledger.learnRun(ACCOUNT, 'a/"b"', 400, Date.now());
+  for (let n = 0; n < 9; n++) await ledger.learnRun(ACCOUNT, "a/rare", 400, Date.now());
 
   const port = await served.listen();
   const answer = await fetch(`http://127.0.0.1:${port}/metrics`);
@@ -55,8 +58,12 @@ test("the accounts' rates, refusals, breakers, items, requests, webhooks and swe
   expect(at("outlast_provider_requests_total", 'request="create"', 'outcome="429"')).toBe(1);
   expect(at("outlast_provider_requests_total", 'request="get"', 'outcome="ok"')).toBe(2);
   expect(at("outlast_webhooks_total", 'outcome="late"')).toBe(1);
-  expect(at("outlast_sweep", 'field="sweep_interval_ms"')).toBe(5_000);
-  expect(at("outlast_sweep", 'field="sweep_note"')).toBeUndefined();
+  expect(at("outlast_swept_timestamp_seconds")).toBeGreaterThan(Date.now() / 1_000 - 60);
+  expect(at("outlast_sweep_interval_seconds")).toBe(5);
+  expect(at("outlast_sweep_pages")).toBe(3);
+  expect(at("outlast_runs", String.raw`model="a/\"b\""`)).toBe(10);
+  expect(at("outlast_run_seconds", String.raw`model="a/\"b\"",quantile="0.5"`)).toBe(0.4);
+  expect(at("outlast_runs", 'model="a/rare"'), "too few to know").toBeUndefined();
   expect(told.get("outlast_saving_backlog")).toBe(0);
 });
 
