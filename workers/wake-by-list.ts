@@ -41,7 +41,7 @@ export type WakeDeps = {
   readonly wakeFollow: (ref: AttemptRef) => Promise<boolean>;
   /** Puts the polls off that would come before the sweep after the next. */
   readonly deferPolls: (account: AccountName, refs: readonly AttemptRef[], by: Deferral) => Promise<void>;
-  readonly noteSwept: (account: AccountName, note: SweepNote) => Promise<void>;
+  readonly noteSwept: (account: AccountName, note: SweepNote, woken: number) => Promise<void>;
   readonly warn: (fields: Readonly<Record<string, unknown>>, message: string) => void;
   readonly clock: () => number;
 };
@@ -75,7 +75,7 @@ export async function wakeByList(deps: WakeDeps, memory: WakeMemory, signal: Abo
   const inFlight = await deps.inFlight(account, startedAtMs - ages.toMs, startedAtMs - ages.fromMs);
   if (inFlight === 0) {
     // Whatever is bought next will be swept.
-    if (!memory.failing) await note(deps, { pauseMs: IDLE_MS, pages: 0, toAgeMs: ages.toMs });
+    if (!memory.failing) await note(deps, { pauseMs: IDLE_MS, pages: 0, toAgeMs: ages.toMs }, 0);
     return IDLE_MS;
   }
 
@@ -83,6 +83,7 @@ export async function wakeByList(deps: WakeDeps, memory: WakeMemory, signal: Abo
   const besideWebhooks = startedAtMs - toldAtMs < TOLD_LATELY_MS;
   let pages = 0;
   let found = 0;
+  let woken = 0;
   let oldestMs = startedAtMs;
   let next: string | undefined;
   try {
@@ -90,7 +91,9 @@ export async function wakeByList(deps: WakeDeps, memory: WakeMemory, signal: Abo
       const page = await readPage(next, { ages, startedAtMs }, deps, memory, signal);
       if (page === null) return FAILED_MS;
       pages++;
-      found += await actOn(page, ages.toMs, deps, memory);
+      const acted = await actOn(page, ages.toMs, deps, memory);
+      found += acted.found;
+      woken += acted.woken;
       const last = Date.parse(page.predictions.at(-1)?.createdAt ?? "") - (memory.offsetMs ?? 0);
       if (!Number.isNaN(last)) oldestMs = Math.min(oldestMs, last);
       next = page.next;
@@ -117,7 +120,7 @@ export async function wakeByList(deps: WakeDeps, memory: WakeMemory, signal: Abo
   memory.pauseMs = sweepPauseMs({ inFlight, pages, learned, besideWebhooks, readsPerMinute });
   const cutShort = next !== undefined && found < inFlight;
   const toAgeMs = cutShort ? Math.min(startedAtMs - oldestMs, ages.toMs) : ages.toMs;
-  await note(deps, { pauseMs: memory.pauseMs, pages, toAgeMs });
+  await note(deps, { pauseMs: memory.pauseMs, pages, toAgeMs }, woken);
   return memory.pauseMs;
 }
 
@@ -145,8 +148,10 @@ async function readPage(
   return page;
 }
 
-/** Answers how many of ours that hadn't ended, as far as we knew, it shows. */
-async function actOn(page: ListPage, reachMs: number, deps: WakeDeps, memory: WakeMemory): Promise<number> {
+/** `found`: how many of ours that hadn't ended, as far as we knew, it shows. */
+type Acted = { readonly found: number; readonly woken: number };
+
+async function actOn(page: ListPage, reachMs: number, deps: WakeDeps, memory: WakeMemory): Promise<Acted> {
   const { account } = deps;
   const holders = await deps.holdersAmong(
     account,
@@ -165,13 +170,12 @@ async function actOn(page: ListPage, reachMs: number, deps: WakeDeps, memory: Wa
   const running = await deps.runningAmong(refs);
   const ended = (ref: AttemptRef): boolean => hasEnded.get(errandId(ref)) === true;
   // A wake that is refused, since a poll runs at this moment, is repeated by the next sweep, if that poll saw no end.
+  const over = running.filter(({ ref }) => ended(ref));
   await Promise.all(
-    running
-      .filter(({ ref }) => ended(ref))
-      .map(async ({ ref }) => {
-        await deps.markItem(ref, "wake");
-        await deps.wakeFollow(ref);
-      }),
+    over.map(async ({ ref }) => {
+      await deps.markItem(ref, "wake");
+      await deps.wakeFollow(ref);
+    }),
   );
   // Who was asked something of is polled when that was meant.
   const patient = running.filter(({ ref, marked }) => !marked && !ended(ref)).map(({ ref }) => ref);
@@ -179,16 +183,17 @@ async function actOn(page: ListPage, reachMs: number, deps: WakeDeps, memory: Wa
   if (patient.length > 0) {
     await deps.deferPolls(account, patient, { dueWithinMs: 1.5 * pauseMs, quietMs: 3 * pauseMs, reachMs });
   }
-  return running.length;
+  return { found: running.length, woken: over.length };
 }
 
 async function note(
   { account, clock, noteSwept }: WakeDeps,
   { pauseMs, pages, toAgeMs }: { readonly pauseMs: number; readonly pages: number; readonly toAgeMs: number },
+  woken: number,
 ): Promise<void> {
   // Good for two more sweeps, and some seconds in which a busy machine comes late.
   const untilMs = clock() + 3 * pauseMs + 5 * SECOND;
-  await noteSwept(account, { pauseMs, pages, toAgeMs, untilMs });
+  await noteSwept(account, { pauseMs, pages, toAgeMs, untilMs }, woken);
 }
 
 function iso(ms: number): string {

@@ -63,6 +63,8 @@ export type AccountReport = {
     /** As the last one left it: from one to the next, and what it read. */
     readonly interval_ms: number;
     readonly pages: number;
+    /** Polls that all of them brought forward. */
+    readonly woken: number;
     /** Until then polls rely on them, for predictions up to this age. */
     readonly cover_until: string;
     readonly cover_age_ms: number;
@@ -191,11 +193,15 @@ function sum(all: readonly Progress[], of: keyof Progress): number {
   return all.reduce((total, progress) => total + progress[of], 0);
 }
 
-function sweepsOf(sweptAtMs: number, { untilMs, toAgeMs, pauseMs, pages }: SweepNote): AccountReport["sweeps"] {
+function sweepsOf(
+  sweptAtMs: number,
+  { untilMs, toAgeMs, pauseMs, pages, woken }: SweepNote & { readonly woken: number },
+): AccountReport["sweeps"] {
   return {
     swept_at: iso(sweptAtMs),
     interval_ms: pauseMs,
     pages,
+    woken,
     cover_until: iso(untilMs),
     cover_age_ms: toAgeMs,
   };

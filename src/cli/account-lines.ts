@@ -1,7 +1,7 @@
 /** `outlast status --accounts`: how the accounts stand, in words or as lines of JSON. */
 
 import { type AccountReport, type LimitReport, reportAccount } from "../batches/report-account.ts";
-import { duration, number } from "../core/figures.ts";
+import { counted, duration, number } from "../core/figures.ts";
 import type { CommandServices } from "../wiring.ts";
 import { fields, harmless } from "./columns.ts";
 import { OUTLAST, print, printJson, say } from "./output.ts";
@@ -72,8 +72,8 @@ function countsOf(counts: Readonly<Record<string, number>>): string {
     .join(", ");
 }
 
-function sweepsLine({ swept_at: at, interval_ms: intervalMs, pages }: NonNullable<AccountReport["sweeps"]>): string {
-  return `every ${duration(intervalMs)}, ${number(pages)} page${pages === 1 ? "" : "s"} the last, at ${at}`;
+function sweepsLine({ swept_at, interval_ms, pages, woken }: NonNullable<AccountReport["sweeps"]>): string {
+  return `every ${duration(interval_ms)}, ${counted(pages, "page")} the last, at ${swept_at}; ${number(woken)} polls brought forward`;
 }
 
 function timesLine({ runs, p5_ms, median_ms, p95_ms }: AccountReport["run_times"][number]): string {

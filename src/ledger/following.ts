@@ -51,13 +51,20 @@ export function followingOf(redis: Redis, scripts: Scripts) {
       return counts;
     },
 
-    async noteSwept(account: AccountName, { untilMs, toAgeMs, pauseMs, pages }: SweepNote): Promise<void> {
-      await redis.hset(REDIS_KEYS.following(account), {
+    /** `woken`: how many polls it brought forward, for the statistics. */
+    async noteSwept(
+      account: AccountName,
+      { untilMs, toAgeMs, pauseMs, pages }: SweepNote,
+      woken: number,
+    ): Promise<void> {
+      const key = REDIS_KEYS.following(account);
+      const noted = {
         cover_until: untilMs,
         cover_to_age: Math.round(toAgeMs),
         sweep_pause: pauseMs,
         sweep_pages: pages,
-      });
+      };
+      await redis.pipeline().hset(key, noted).hincrby(key, "sweep_woken", woken).exec();
     },
 
     /** A create asked for the provider's webhook. */
@@ -65,8 +72,10 @@ export function followingOf(redis: Redis, scripts: Scripts) {
       await redis.hset(REDIS_KEYS.following(account), "told_at", nowMs);
     },
 
-    /** The last sweep, and when a webhook was last asked for; 0: never. */
-    async readFollowing(account: AccountName): Promise<SweepNote & { readonly toldAtMs: number }> {
+    /** The last sweep, the polls that all of them brought forward, and when a webhook was last asked for; 0: never. */
+    async readFollowing(
+      account: AccountName,
+    ): Promise<SweepNote & { readonly woken: number; readonly toldAtMs: number }> {
       const hash = await redis.hgetall(REDIS_KEYS.following(account));
       const number = (field: string): number => Number(hash[field] ?? 0);
       return {
@@ -74,6 +83,7 @@ export function followingOf(redis: Redis, scripts: Scripts) {
         toAgeMs: number("cover_to_age"),
         pauseMs: number("sweep_pause"),
         pages: number("sweep_pages"),
+        woken: number("sweep_woken"),
         toldAtMs: number("told_at"),
       };
     },

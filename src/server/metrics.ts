@@ -34,7 +34,7 @@ const BREAKER_STATES = { closed: 0, "half-open": 1, open: 2 } as const;
 function fill(registry: Registry, reports: readonly AccountReport[], backlog: number): void {
   const gauge = <Label extends string = never>(name: string, help: string, ...labelNames: Label[]) =>
     new Gauge<Label | "account">({ name, help, labelNames: ["account", ...labelNames], registers: [registry] });
-  const counter = <Label extends string>(name: string, help: string, ...labelNames: Label[]) =>
+  const counter = <Label extends string = never>(name: string, help: string, ...labelNames: Label[]) =>
     new Counter<Label | "account">({ name, help, labelNames: ["account", ...labelNames], registers: [registry] });
 
   const rate = {
@@ -68,6 +68,7 @@ function fill(registry: Registry, reports: readonly AccountReport[], backlog: nu
     interval: gauge("outlast_sweep_interval_seconds", "From one sweep to the next, as the last one left it."),
     pages: gauge("outlast_sweep_pages", "Pages that the last sweep read."),
   };
+  const woken = counter("outlast_sweep_woken_total", "Polls that sweeps brought forward.");
   const runs = gauge("outlast_runs", "Runs that ended since yesterday, of the 20 models that ran most.", "model");
   const runTime = gauge("outlast_run_seconds", "How long their runs take.", "model", "quantile");
   new Gauge({
@@ -108,6 +109,7 @@ function fill(registry: Registry, reports: readonly AccountReport[], backlog: nu
       swept.at.set({ account }, secondsOf(report.sweeps.swept_at));
       swept.interval.set({ account }, report.sweeps.interval_ms / SECOND);
       swept.pages.set({ account }, report.sweeps.pages);
+      woken.inc({ account }, report.sweeps.woken);
     }
     for (const { model, runs: ended, p5_ms, median_ms, p95_ms } of report.run_times) {
       runs.set({ account, model }, ended);

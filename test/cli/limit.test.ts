@@ -94,7 +94,7 @@ describe("status --accounts", () => {
     await ledger.countWebhook(ACCOUNT, "woken");
     await ledger.pauseAccount(ACCOUNT, "402: no credit");
     await ledger.noteSweep(ACCOUNT, Date.now(), HOUR);
-    await ledger.noteSwept(ACCOUNT, { untilMs: Date.now() + MINUTE, toAgeMs: HOUR, pauseMs: 15_000, pages: 3 });
+    await ledger.noteSwept(ACCOUNT, { untilMs: Date.now() + MINUTE, toAgeMs: HOUR, pauseMs: 15_000, pages: 3 }, 7);
     for (let n = 0; n < 10; n++) await ledger.learnRun(ACCOUNT, "a/b", 8_000, Date.now());
 
     const shown = await run(place, "status", "--accounts", "--json");
@@ -122,7 +122,7 @@ describe("status --accounts", () => {
         requests: { create: { ok: 2, 429: 1 }, get: { ok: 1 } },
         webhooks: { woken: 1 },
         webhook_asked_at: null,
-        sweeps: expect.objectContaining({ interval_ms: 15_000, pages: 3, cover_age_ms: HOUR }),
+        sweeps: expect.objectContaining({ interval_ms: 15_000, pages: 3, woken: 7, cover_age_ms: HOUR }),
         run_times: [{ model: "a/b", runs: 10, p5_ms: 7_611, median_ms: 8_300, p95_ms: 8_300 }],
       }),
     ]);
@@ -131,7 +131,7 @@ describe("status --accounts", () => {
     expect(words).toMatch(/^creates +600 a minute, 300 now \(after a refusal\)$/m);
     expect(words).toMatch(/^creates refused +\S+Z, until \S+Z: Slow down: it resets in ~60s\.$/m);
     expect(words).toMatch(/^reads breaker +open since \S+Z: ECONNREFUSED; one request at a time/m);
-    expect(words).toMatch(/^sweeps +every 15 s, 3 pages the last, at \S+Z$/m);
+    expect(words).toMatch(/^sweeps +every 15 s, 3 pages the last, at \S+Z; 7 polls brought forward$/m);
     expect(words).toMatch(/^runs of a\/b +10 since yesterday: half in 8 s, nine in ten in 8 s to 8 s$/m);
     expect(words).toMatch(/^items +0 in flight, 3 waiting, .* of 1 unfinished batches$/m);
   });

@@ -34,7 +34,7 @@ test("the accounts' rates, refusals, breakers, items, requests, webhooks and swe
   await gate.flush();
   await ledger.countWebhook(ACCOUNT, "late");
   await ledger.noteSweep(ACCOUNT, Date.now(), HOUR);
-  await ledger.noteSwept(ACCOUNT, { untilMs: Date.now() + MINUTE, toAgeMs: HOUR, pauseMs: 5_000, pages: 3 });
+  await ledger.noteSwept(ACCOUNT, { untilMs: Date.now() + MINUTE, toAgeMs: HOUR, pauseMs: 5_000, pages: 3 }, 7);
   for (let n = 0; n < 10; n++) await ledger.learnRun(ACCOUNT, 'a/"b"', 400, Date.now());
   for (let n = 0; n < 9; n++) await ledger.learnRun(ACCOUNT, "a/rare", 400, Date.now());
 
@@ -61,6 +61,7 @@ test("the accounts' rates, refusals, breakers, items, requests, webhooks and swe
   expect(at("outlast_swept_timestamp_seconds")).toBeGreaterThan(Date.now() / 1_000 - 60);
   expect(at("outlast_sweep_interval_seconds")).toBe(5);
   expect(at("outlast_sweep_pages")).toBe(3);
+  expect(at("outlast_sweep_woken_total")).toBe(7);
   expect(at("outlast_runs", String.raw`model="a/\"b\""`)).toBe(10);
   expect(at("outlast_run_seconds", String.raw`model="a/\"b\"",quantile="0.5"`)).toBe(0.4);
   expect(at("outlast_runs", 'model="a/rare"'), "too few to know").toBeUndefined();

@@ -123,7 +123,7 @@ describe("a prediction that", () => {
       for (let runs = 0; runs < 10; runs++) await line.ledger.learnRun(ACCOUNT, "outlast/text", 20 * SECOND, NOON);
       const nowMs = line.clock();
       if (sweptToMs > 0) {
-        await line.ledger.noteSwept(ACCOUNT, { untilMs: nowMs + 1, toAgeMs: sweptToMs, pauseMs: 1, pages: 1 });
+        await line.ledger.noteSwept(ACCOUNT, { untilMs: nowMs + 1, toAgeMs: sweptToMs, pauseMs: 1, pages: 1 }, 0);
       }
       const outcome = await followPrediction({ ...world.errand, told }, depsOf(world), signal);
       return outcome.kind === "snooze" ? outcome.untilMs - NOON : outcome;

@@ -105,7 +105,14 @@ describe("a sweep", () => {
     expect(await line.ledger.takeMarks(world.refs[1] as AttemptRef, null)).toMatchObject({ woken: true });
     expect(await line.ledger.takeMarks(world.refs[3] as AttemptRef, null)).toMatchObject({ woken: false });
     expect(world.asked).toHaveLength(3);
-    expect(await cover(world)).toEqual({ isGood: true, toAgeMs: 10 * MINUTE, pauseMs: SECOND, pages: 3, toldAtMs: 0 });
+    expect(await cover(world)).toEqual({
+      isGood: true,
+      toAgeMs: 10 * MINUTE,
+      pauseMs: SECOND,
+      pages: 3,
+      woken: 2,
+      toldAtMs: 0,
+    });
   });
 
   test("asks nothing where nothing is in flight, and where all is too old for it", async ({ line }) => {
