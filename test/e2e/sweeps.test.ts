@@ -4,7 +4,7 @@
  */
 
 import { expect, test } from "vitest";
-import { expectRightBytes, prompts, report, submit } from "../support/batch.ts";
+import { endedItems, expectRightBytes, prompts, report, submit, untilSettled } from "../support/batch.ts";
 import { type Fleet, startFleet } from "../support/fleet.ts";
 
 const booked = (fleet: Fleet, route: string) =>
@@ -25,5 +25,32 @@ test("without webhooks, ends cost less than half a request beyond the create and
     perItem.reduce((sum, [, requests]) => sum + requests, 0),
     JSON.stringify(perItem),
   ).toBeLessThan(2.4);
+  await expectRightBytes(fleet, batch);
+});
+
+test("every worker away while the predictions end loses nothing, and is caught up with inside the budget", async () => {
+  const readsPerMinute = 3_000;
+  await using fleet = await startFleet({
+    emulator: { readsPerMinute, runMs: { medianMs: 6_000, spread: 0.4 } },
+    env: { OUTLAST_READS_PER_MINUTE: String(readsPerMinute) },
+  });
+  const workers = [fleet.startWorker(), fleet.startWorker()];
+  const items = 400;
+  const batch = await submit(fleet, prompts(items));
+  await expect.poll(() => fleet.emulator.books().creates.total, { timeout: 60_000, interval: 20 }).toBe(items);
+  await Promise.all([workers[0]?.kill(), workers[1]?.stop()]);
+  const endedBefore = await endedItems(fleet, batch);
+  expect(endedBefore, "most of them end while nobody looks").toBeLessThan(items / 2);
+  const running = () =>
+    [...fleet.emulator.predictionRows()].filter(({ status }) => /^(starting|processing)$/.test(status));
+  await expect.poll(() => running().length, { timeout: 60_000 }).toBe(0);
+
+  fleet.startWorker();
+  expect(await untilSettled(fleet, batch)).toMatchObject({ items, saved: items, failed: 0, unclear: 0 });
+  expect(fleet.emulator.books().creates).toMatchObject({ total: items, surplus: 0 });
+  for (const route of ["get", "list"]) {
+    expect(fleet.emulator.books().requests[`replicate ${route}`]?.["429"], `a ${route} was refused`).toBeUndefined();
+  }
+  expect(booked(fleet, "get") / items, "hardly more than the poll that sees the end").toBeLessThan(1.5);
   await expectRightBytes(fleet, batch);
 });
