@@ -4,7 +4,7 @@ import type { Logger } from "pino";
 import { countInFlight } from "../src/batches/count-in-flight.ts";
 import { deferPolls } from "../src/batches/defer-polls.ts";
 import { openExpectations } from "../src/batches/expect-runs.ts";
-import { patiently } from "../src/batches/gated-provider.ts";
+import { patiently, whilePollsMay } from "../src/batches/gated-provider.ts";
 import { giveErrand } from "../src/batches/give-errand.ts";
 import { pauseAccount } from "../src/batches/pause-account.ts";
 import { placeItems } from "../src/batches/place-items.ts";
@@ -75,9 +75,8 @@ export function sweep(services: Services, log: Logger): Consumer {
       account.name,
       {
         account: account.name,
-        provider: patiently(account.speak, PAGE_TURN_MS),
+        provider: whilePollsMay(patiently(account.speak, PAGE_TURN_MS), account.gate),
         noteSweep: ledger.noteSweep,
-        enter: () => account.gate.enter("reads"),
         intents: ledger.intents,
         openOn: ledger.openOn,
         readRow: async ({ account: of, batch, index }) => {

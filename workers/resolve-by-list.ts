@@ -33,7 +33,7 @@ export type UnclearPolicy = "resend" | "hold" | "fail";
 
 export type ResolveDeps = {
   readonly account: AccountName;
-  /** Its list waits for its turn among the account's reads beside polls, for a while (`NoReadLeft`). */
+  /** Throws `NoReadLeft` where the account may not read, and won't in a while. */
   readonly provider: Pick<Provider, "list">;
   readonly intents: (
     account: AccountName,

@@ -2,12 +2,10 @@
  * Reads the provider's list of an account for two ends: to wake what it shows as over (`wake-by-list.ts`), as often as
  * what is in flight makes worth while, and to resolve unclear items (`resolve-by-list.ts`), four times a minute.
  *
- * One errand per account that never ends: it snoozes from sweep to sweep, so no two of an account overlap. While the
- * provider asked to wait, or seems to be down, it is looked again a little later. What a crash leaves is told where the
- * reading is done. Providers without a list are not swept.
+ * One errand per account that never ends: it snoozes from sweep to sweep, so no two of an account overlap. What a crash
+ * leaves is told where the reading is done. Providers without a list are not swept.
  */
 
-import type { Pass } from "../src/batches/account-gate.ts";
 import type { AccountName } from "../src/core/naming.ts";
 import type { StageOutcome } from "../src/core/outcome.ts";
 import { SECOND } from "../src/core/time.ts";
@@ -18,8 +16,6 @@ export type SweepDeps = ResolveDeps &
   WakeDeps & {
     /** Whoever waits for the account's batches learns by it that somebody looks. */
     readonly noteSweep: (account: AccountName, nowMs: number, horizonMs: number) => Promise<void>;
-    /** Whether the provider may be asked now. */
-    readonly enter: () => Promise<Pass>;
     readonly memory: SweepMemory;
   };
 
@@ -37,16 +33,10 @@ export async function sweepPredictions(deps: SweepDeps, signal: AbortSignal): Pr
   if (deps.provider.list === undefined) return { kind: "snooze", untilMs: clock() + RESOLVE_EVERY_MS };
 
   await deps.noteSweep(deps.account, clock(), deps.policy.horizonMs);
-  const pass = await deps.enter();
-  if (pass.waitMs > 0) return { kind: "snooze", untilMs: clock() + Math.min(pass.waitMs, RESOLVE_EVERY_MS) };
-  try {
-    const wakeAtMs = (await wakeByList(deps, memory, signal)) + clock();
-    if (clock() >= memory.resolveAtMs) {
-      await resolveByList(deps, signal);
-      memory.resolveAtMs = clock() + RESOLVE_EVERY_MS;
-    }
-    return { kind: "snooze", untilMs: Math.max(Math.min(wakeAtMs, memory.resolveAtMs), clock() + 1) };
-  } finally {
-    await pass.leave();
+  const wakeAtMs = (await wakeByList(deps, memory, signal)) + clock();
+  if (clock() >= memory.resolveAtMs) {
+    await resolveByList(deps, signal);
+    memory.resolveAtMs = clock() + RESOLVE_EVERY_MS;
   }
+  return { kind: "snooze", untilMs: Math.max(Math.min(wakeAtMs, memory.resolveAtMs), clock() + 1) };
 }

@@ -22,7 +22,7 @@ import { type ListPage, type Provider, ProviderAnswerError, ProviderError } from
 
 export type WakeDeps = {
   readonly account: AccountName;
-  /** Its list waits for its turn among the account's reads beside polls, for a while (`NoReadLeft`). */
+  /** Throws `NoReadLeft` where the account may not read, and won't in a while. */
   readonly provider: Pick<Provider, "list">;
   readonly known: () => Promise<{ readonly learned: LearnedRuns; readonly toldAtMs: number }>;
   /** What the account may read now, for all purposes. */

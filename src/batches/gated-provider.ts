@@ -16,7 +16,7 @@ export class NoReadLeft extends ProviderError {
   readonly waitMs: number;
 
   constructor(request: Request, waitMs: number) {
-    const detail = "the account's reads beside polls are used up for the moment";
+    const detail = "the account may not read for the moment";
     super(`could not ${request}: ${detail}; nothing was sent`, { kind: "not-sent", detail, retryAfterMs: waitMs });
     this.waitMs = waitMs;
   }
@@ -55,6 +55,25 @@ export function patiently({ list, cancel }: BesidePolls, forMs = Number.POSITIVE
     ...(cancel !== undefined && {
       cancel: ((id, signal) => inTurn(() => cancel(id, signal), forMs, signal)) satisfies Provider["cancel"],
     }),
+  };
+}
+
+/** Its list for a stage, which asks nothing while polls may not: since the provider asked to wait, or seems to be down. */
+export function whilePollsMay(
+  { list }: Pick<Provider, "list">,
+  gate: Pick<AccountGate, "enter">,
+): Pick<Provider, "list"> {
+  if (list === undefined) return {};
+  return {
+    async list(query, signal) {
+      const pass = await gate.enter("reads");
+      if (pass.waitMs > 0) throw new NoReadLeft("list", pass.waitMs);
+      try {
+        return await list(query, signal);
+      } finally {
+        await pass.leave();
+      }
+    },
   };
 }
 

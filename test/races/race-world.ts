@@ -39,7 +39,7 @@ import { type FollowDeps, followPrediction } from "../../workers/follow-predicti
 import { keepItems } from "../../workers/keep-items.ts";
 import { type RecordDeps, recordMetrics } from "../../workers/record-metrics.ts";
 import { type SweepDeps, sweepMemory, sweepPredictions } from "../../workers/sweep-predictions.ts";
-import { feedEffects, OPEN, wakeEffects } from "../support/effects.ts";
+import { feedEffects, wakeEffects } from "../support/effects.ts";
 import { ACCOUNT, ADMITTING, type Line, MODEL } from "../support/stages.ts";
 import { type Booked, type CreateMode, type Fate, openProvider, type RaceProvider } from "./provider.ts";
 
@@ -406,7 +406,6 @@ export async function sweep(world: RaceWorld, pace: Pace = atOnce): Promise<void
     ...wakeEffects(world.line),
     provider: world.provider,
     noteSweep: ledger.noteSweep,
-    enter: async () => OPEN,
     intents: ledger.intents,
     readRow: async ({ batch, index }) => readRow(bucket, batch, (await world.line.createErrand(batch, index)).place),
     openOn: ledger.openOn,

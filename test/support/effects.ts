@@ -1,6 +1,5 @@
 /** The effects that stages are given in production, on a test's line: what a test doesn't name is real. */
 
-import type { Pass } from "../../src/batches/account-gate.ts";
 import { countInFlight } from "../../src/batches/count-in-flight.ts";
 import { deferPolls } from "../../src/batches/defer-polls.ts";
 import { openExpectations } from "../../src/batches/expect-runs.ts";
@@ -56,9 +55,6 @@ export function recordEffects({ bucket, ledger, queues, clock }: Line): RecordDe
     clock,
   };
 }
-
-/** What a gate answers where nothing stands in the way. */
-export const OPEN: Pass = { waitMs: 0, leave: async () => undefined };
 
 type OnClock = Pick<Line, "ledger" | "queues"> & { readonly clock: () => number };
 

@@ -7,7 +7,7 @@ import { Queue } from "bullmq";
 import { pino } from "pino";
 import { describe, expect, onTestFinished } from "vitest";
 import { type AccountGate, openGate } from "../../src/batches/account-gate.ts";
-import { gatedProvider, NoReadLeft, patiently } from "../../src/batches/gated-provider.ts";
+import { gatedProvider, NoReadLeft, patiently, whilePollsMay } from "../../src/batches/gated-provider.ts";
 import { type AccountName, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
 import { SECOND } from "../../src/core/time.ts";
@@ -151,6 +151,25 @@ describe("a provider that is down", () => {
     expect((await a.enter("creates")).waitMs).toBe(0);
   });
 
+  test("isn't asked for its list by stages, but for a page that is the probe", async ({ line }) => {
+    const { a, b, clock } = await twoOf(line);
+    let pages = 0;
+    const list = async () => {
+      pages++;
+      return { predictions: [], inputs: new Map() };
+    };
+    const listing = whilePollsMay(gatedProvider({ ...failing(DOWN), list }, a), a);
+    for (let n = 0; n < 5; n++) await expect(get(gatedProvider(failing(DOWN), a))).rejects.toBe(DOWN);
+    await expect(listing.list?.({}, signal)).rejects.toMatchObject({ kind: "not-sent", waitMs: SECOND });
+    expect(pages).toBe(0);
+    clock.forward(SECOND);
+    await listing.list?.({}, signal);
+    expect(pages).toBe(1);
+    clock.forward(SECOND);
+    await expect.poll(async () => (await b.enter("reads")).waitMs, { timeout: 10_000 }).toBe(0);
+    expect((await line.ledger.readBudgets(newest())).breakers.reads.state).toBe("closed");
+  });
+
   test("holds creates while polls find nobody, and a probe that asked nothing is another's", async ({ line }) => {
     const { a, b, clock } = await twoOf(line);
     for (let n = 0; n < 5; n++) await expect(get(gatedProvider(failing(DOWN), a))).rejects.toBe(DOWN);
@@ -237,9 +256,11 @@ describe("a cancel", () => {
     expect(sent).toEqual(["cancel"]);
     await patiently(provider, 10 * SECOND).list?.({}, signal);
     expect(sent).toEqual(["cancel", "list"]);
+    await whilePollsMay(patiently(provider, 10 * SECOND), gate).list?.({}, signal);
+    expect(sent).toEqual(["cancel", "list", "list"]);
     await gate.refused("reads", { forMs: 60 * SECOND, said: "" });
     await expect(patiently(provider, 10 * SECOND).list?.({}, signal)).rejects.toBeInstanceOf(NoReadLeft);
-    expect(sent).toEqual(["cancel", "list"]);
+    expect(sent).toEqual(["cancel", "list", "list"]);
     expect(await gate.readsPerMinute(), "as creates, half of it then").toBe(50);
   });
 });

@@ -1,6 +1,7 @@
 /** What becomes of unclear items when the provider's list is read. */
 
 import { describe, expect } from "vitest";
+import { NoReadLeft } from "../../src/batches/gated-provider.ts";
 import { placeItems } from "../../src/batches/place-items.ts";
 import { withdrawItem } from "../../src/batches/withdraw-item.ts";
 import { keepEnding } from "../../src/bucket/endings.ts";
@@ -14,7 +15,7 @@ import { HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
 import { type ListPage, ProviderError } from "../../src/providers/provider.ts";
 import { type SweepDeps, sweepMemory, sweepPredictions } from "../../workers/sweep-predictions.ts";
 import { everyCrash } from "../support/crash.ts";
-import { OPEN, wakeEffects } from "../support/effects.ts";
+import { wakeEffects } from "../support/effects.ts";
 import { ACCOUNT, type Line, NOON, predictionOf, test } from "../support/stages.ts";
 
 type Shown = { readonly id: string; readonly input: unknown; readonly atMs: number };
@@ -57,7 +58,6 @@ function depsOf(world: World, fields: Partial<SweepDeps> = {}): SweepDeps {
     ...wakeEffects(world.line),
     provider: { list: async (query) => page(world, query) },
     noteSweep: ledger.noteSweep,
-    enter: async () => OPEN,
     intents: ledger.intents,
     openOn: ledger.openOn,
     readRow: async ({ account, batch, index }) => {
@@ -293,26 +293,20 @@ describe("a sweep", () => {
     expect(await stateOf(world, 1)).toBe("unclear");
   });
 
-  test("asks nothing while its provider may not be asked, and says all the same that somebody looks", async ({
+  test("that may not read for the moment says all the same that somebody looks, and is no trouble", async ({
     line,
   }) => {
     const world = await open(line);
     await makeUnclear(world, 0);
-    for (const [waitMs, snoozedMs] of [
-      [3 * SECOND, 3 * SECOND],
-      [HOUR, 15 * SECOND],
-    ] as const) {
-      const outcome = await sweep(world, { enter: async () => ({ ...OPEN, waitMs }) });
-      expect(outcome).toEqual({ kind: "snooze", untilMs: line.clock() + snoozedMs });
-    }
-    expect(world.asked).toEqual([]);
+    const told: string[] = [];
+    const outcome = await sweep(world, {
+      provider: { list: () => Promise.reject(new NoReadLeft("list", HOUR)) },
+      warn: (_fields, message) => told.push(message),
+    });
+    expect(outcome).toEqual({ kind: "snooze", untilMs: line.clock() + 2 * SECOND });
+    expect(await stateOf(world, 0)).toBe("unclear");
     expect(await line.ledger.resolvesByItself(ACCOUNT, line.clock())).toBe(true);
-
-    const left: string[] = [];
-    const pass = async () => ({ waitMs: 0, leave: async () => void left.push("left") });
-    const broken = () => Promise.reject(new Error("Redis is gone"));
-    await expect(sweep(world, { enter: pass, intents: broken })).rejects.toThrow("Redis is gone");
-    expect(left, "whoever may ask next needn't wait for it").toEqual(["left"]);
+    expect(told).toEqual([]);
   });
 
   test("isn't made where nothing is unclear, or the provider has no list", async ({ line }) => {
