@@ -28,6 +28,7 @@ export type Scripts = Readonly<
     | "outlastReadIdentity"
     | "outlastRedrive"
     | "outlastDoubtLost"
+    | "outlastRestoreItems"
     | "outlastRestoreBatch",
     Script
   >
@@ -47,7 +48,8 @@ export function defineScripts(redis: Redis): Scripts {
   define("outlastReadIdentity", 1, script("redis-identity.lua", "read-identity.lua"));
   define("outlastRedrive", 10, script("give-to-feed.lua", "open-attempt.lua", "redrive.lua"));
   define("outlastDoubtLost", 8, script("redis-identity.lua", "doubt-lost.lua"));
-  define("outlastRestoreBatch", 11, script("restore-batch.lua"));
+  define("outlastRestoreItems", 2, script("restore-items.lua"));
+  define("outlastRestoreBatch", 10, script("restore-batch.lua"));
   return redis as Redis & Scripts;
 }
 
