@@ -35,10 +35,10 @@ function queueNames({ accounts }: Fleet["services"]): readonly string[] {
 /** As if the time had passed after which the keeper looks at what nobody touches; then it runs. */
 async function letTheKeeperLook({ services }: Fleet): Promise<void> {
   for (const { name } of services.accounts) {
-    const open = await services.redis.zrange(REDIS_KEYS.open(name), 0, -1);
-    const longAgo = Date.now() - UNTOUCHED_MS - 1_000;
+    const open = await services.redis.zrange(REDIS_KEYS.open(name), "0", "-1");
+    const longAgo = String(Date.now() - UNTOUCHED_MS - 1_000);
     if (open.length > 0)
-      await services.redis.zadd(REDIS_KEYS.open(name), ...open.flatMap((errand) => [String(longAgo), errand]));
+      await services.redis.zadd(REDIS_KEYS.open(name), ...open.flatMap((errand) => [longAgo, errand]));
   }
   const queue = new Queue(keepQueue.name, { connection: services.redis });
   await queue.add("keep", {}, keepQueue.job);
