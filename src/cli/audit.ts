@@ -4,7 +4,7 @@
  */
 
 import { Command } from "commander";
-import { auditAccount } from "../batches/audit-batch.ts";
+import { auditAccount } from "../batches/audit-account.ts";
 import type { NotSavedFinding } from "../batches/audit-findings.ts";
 import { findBatch } from "../batches/follow-batch.ts";
 import { repairItem } from "../batches/repair-item.ts";
