@@ -9,7 +9,15 @@ import path from "node:path";
 import { inspect } from "node:util";
 import { z } from "zod";
 import { parseHostRule } from "./bucket/addresses.ts";
+import {
+  type ObjectSettings,
+  parseEncryption,
+  parseMetadata,
+  parseStorageClass,
+  parseTags,
+} from "./bucket/object-settings.ts";
 import { parseBucketAddress } from "./bucket/open-bucket.ts";
+import type { S3Settings } from "./bucket/s3-bucket.ts";
 import { type AccountName, isTenantName, parseAccountName } from "./core/naming.ts";
 
 /** A value that may be used, but not shown. */
@@ -71,6 +79,8 @@ export type Config = {
   readonly ownRedis: boolean;
   readonly bucket: string;
   readonly s3Endpoint: string | null;
+  /** How S3 is to store what is written. */
+  readonly objects: ObjectSettings;
   /** Beside the providers' own delivery hosts. */
   readonly outputHosts: readonly string[];
   readonly host: string;
@@ -128,6 +138,17 @@ const checked = (parse: (text: string) => unknown) =>
     }
   });
 
+/** What `parse` makes of a text; what it throws is told. */
+const parsed = <T>(parse: (text: string) => T) =>
+  z.string().transform((text, context): T => {
+    try {
+      return parse(text);
+    } catch (error) {
+      context.addIssue({ code: "custom", message: (error as Error).message });
+      return z.NEVER;
+    }
+  });
+
 /** Generous: they stop a runaway program, not a busy one. */
 const DEFAULT_API_LIMITS: ApiLimits = { requests: 60_000, bytes: 4 * 1024 ** 3, rows: 5_000_000 };
 
@@ -180,6 +201,10 @@ const environment = z.object({
   OUTLAST_OWN_REDIS: z.stringbool({ error: "is true or false" }).default(false),
   OUTLAST_BUCKET: checked(parseBucketAddress).optional(),
   OUTLAST_S3_ENDPOINT: z.url({ protocol: /^https?$/, error: "isn't an http(s) URL" }).optional(),
+  OUTLAST_S3_STORAGE_CLASS: parsed(parseStorageClass).optional(),
+  OUTLAST_S3_ENCRYPTION: parsed(parseEncryption).optional(),
+  OUTLAST_S3_TAGS: parsed(parseTags).optional(),
+  OUTLAST_S3_METADATA: parsed(parseMetadata).optional(),
   OUTLAST_REPLICATE_BASE_URL: baseUrl.default(DEFAULT_BASE_URLS.replicate),
   OUTLAST_COMETAPI_BASE_URL: baseUrl.default(DEFAULT_BASE_URLS.cometapi),
   OUTLAST_OUTPUT_HOSTS: checked((text) => listOf(text).forEach(parseHostRule)).optional(),
@@ -260,6 +285,12 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     ownRedis: settings.OUTLAST_OWN_REDIS,
     bucket: settings.OUTLAST_BUCKET ?? `file:${path.join(stateDir, "bucket")}`,
     s3Endpoint: settings.OUTLAST_S3_ENDPOINT ?? null,
+    objects: {
+      ...(settings.OUTLAST_S3_STORAGE_CLASS !== undefined && { storageClass: settings.OUTLAST_S3_STORAGE_CLASS }),
+      ...(settings.OUTLAST_S3_ENCRYPTION !== undefined && { encryption: settings.OUTLAST_S3_ENCRYPTION }),
+      ...(settings.OUTLAST_S3_TAGS !== undefined && { tags: settings.OUTLAST_S3_TAGS }),
+      ...(settings.OUTLAST_S3_METADATA !== undefined && { metadata: settings.OUTLAST_S3_METADATA }),
+    },
     outputHosts: listOf(settings.OUTLAST_OUTPUT_HOSTS ?? ""),
     host: settings.OUTLAST_HOST,
     port: settings.OUTLAST_PORT,
@@ -272,6 +303,10 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     stateDir,
     logLevel: settings.OUTLAST_LOG_LEVEL,
   };
+}
+
+export function s3SettingsOf({ s3Endpoint, objects }: Pick<Config, "s3Endpoint" | "objects">): S3Settings {
+  return { ...(s3Endpoint !== null && { endpoint: s3Endpoint }), objects };
 }
 
 type Settings = z.output<typeof environment>;

@@ -9,7 +9,7 @@ import { gatedProvider } from "./batches/gated-provider.ts";
 import { type HostRule, parseHostRule } from "./bucket/addresses.ts";
 import type { Bucket } from "./bucket/bucket.ts";
 import { openBucket } from "./bucket/open-bucket.ts";
-import { type AccountConfig, type Config, ConfigError, type Secret } from "./config.ts";
+import { type AccountConfig, type Config, ConfigError, type Secret, s3SettingsOf } from "./config.ts";
 import type { AccountName } from "./core/naming.ts";
 import { SECOND } from "./core/time.ts";
 import { connectRedis, type RedisUse, requireSoundRedis } from "./ledger/connect-redis.ts";
@@ -93,7 +93,7 @@ export async function openServices(config: Config, use: RedisUse): Promise<Comma
   await requireSoundRedis(redis, config.redisUrl, use);
 
   const bucket = await openBucket(config.bucket, {
-    ...(config.s3Endpoint !== null && { endpoint: config.s3Endpoint }),
+    ...s3SettingsOf(config),
     ...(use === "server" && { deadlineMs: SERVER_BUCKET_DEADLINE_MS }),
   });
   opened.defer(() => bucket.close());

@@ -87,6 +87,35 @@ test("each token makes an account, and the file adds more with limits of their o
   expect(broken).not.toContain("r8_secret");
 });
 
+test("how S3 is to store objects is read, and what it would refuse is told", () => {
+  expect(
+    readConfig({
+      OUTLAST_S3_STORAGE_CLASS: "STANDARD_IA",
+      OUTLAST_S3_ENCRYPTION: "aws:kms:arn:aws:kms:eu-west-1:123456789012:key/1234-abcd",
+      OUTLAST_S3_TAGS: "team=images and sound, stage = live",
+      OUTLAST_S3_METADATA: "project=nightly",
+    }).objects,
+  ).toEqual({
+    storageClass: "STANDARD_IA",
+    encryption: { algorithm: "aws:kms", keyId: "arn:aws:kms:eu-west-1:123456789012:key/1234-abcd" },
+    tags: { team: "images and sound", stage: "live" },
+    metadata: { project: "nightly" },
+  });
+  expect(readConfig({ OUTLAST_S3_ENCRYPTION: "AES256" }).objects).toEqual({ encryption: { algorithm: "AES256" } });
+  for (const [name, values] of [
+    ["STORAGE_CLASS", ["standard ia", "GLACIER"]],
+    ["ENCRYPTION", ["aes256", "aws:kms:", "aws:kms:a key"]],
+    ["TAGS", ["team", "=x", "a=b,a=c", "a=<b>", Array.from({ length: 11 }, (_, n) => `tag${n}=x`).join(",")]],
+    ["METADATA", ["Name=x", "a=", "a=ü", "outlast-writer=me", `a=${"x".repeat(513)}`]],
+  ] as const) {
+    for (const value of values) {
+      const mistakes = mistakesOf({ [`OUTLAST_S3_${name}`]: value });
+      expect(mistakes, `${name}: ${value}`).toHaveLength(1);
+      expect(mistakes[0]).toMatch(new RegExp(`^OUTLAST_S3_${name} (is|isn't|has) `));
+    }
+  }
+});
+
 describe("API keys", () => {
   const KEY = "0123456789abcdef";
   const keysIn = (text: string) =>

@@ -1,5 +1,7 @@
 /** What an audit finds, in the shapes that leave the process: a line of JSON each. */
 
+import type { Share } from "../core/auditing.ts";
+import type { ListBook } from "../core/list-book.ts";
 import type { AccountName, BatchId } from "../core/naming.ts";
 
 export type OfItem = {
@@ -104,3 +106,25 @@ export type ListTotals = {
   /** Predictions that we hold and the list doesn't show, by why. */
   readonly unlisted: { readonly unread: number; readonly young: number; readonly vanished: number };
 };
+
+export function ofPrediction(id: string, book: ListBook): OfPrediction {
+  const listed = book.find(id);
+  return {
+    prediction_id: id,
+    status: listed?.status ?? null,
+    created_at: iso(listed?.createdAtMs ?? null),
+    predict_time: secondsOf(listed?.predictTimeMs ?? null),
+  };
+}
+
+export function sumOf({ count, predictTimeMs: ms }: Share): Sum {
+  return { count, predict_time: Number(ms) / 1_000 };
+}
+
+export function secondsOf(ms: bigint | null): number | null {
+  return ms === null ? null : Number(ms) / 1_000;
+}
+
+export function iso(ms: number | null): string | null {
+  return ms === null || !Number.isFinite(ms) ? null : new Date(ms).toISOString();
+}

@@ -4,7 +4,7 @@
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { type ListedRun, type ListSpan, listedRun } from "../core/auditing.ts";
+import { type ListedRun, type ListSpan, listedRun } from "../core/list-book.ts";
 import type { AccountName } from "../core/naming.ts";
 import { MINUTE } from "../core/time.ts";
 import type { Ledger } from "../ledger/ledger.ts";

@@ -26,11 +26,13 @@ import {
   PutObjectCommand,
   S3Client,
   type S3ClientConfig,
+  type StorageClass,
 } from "@aws-sdk/client-s3";
 import { Upload } from "@aws-sdk/lib-storage";
 import { MINUTE, SECOND } from "../core/time.ts";
 import { type Bucket, BucketError, type ObjectInfo } from "./bucket.ts";
 import { checkKey, checkPrefix, checkRange, keyFault } from "./keys.ts";
+import type { ObjectSettings } from "./object-settings.ts";
 import { namesNoKey, statusOf, translated, wasRefusedAsTaken } from "./s3-errors.ts";
 import { withBody } from "./streamed-body.ts";
 
@@ -47,6 +49,8 @@ export type S3Settings = {
   readonly requestTimeoutMs?: number | undefined;
   /** First and later attempts of one request. */
   readonly attempts?: number | undefined;
+  /** How objects are to be stored. */
+  readonly objects?: ObjectSettings | undefined;
   /** How long all attempts of one request may take together, where no stream is written. Twice the timeout where unset. */
   readonly deadlineMs?: number | undefined;
 };
@@ -126,6 +130,7 @@ class S3Bucket implements Bucket {
   readonly #prefix: string;
   readonly #endpoint: string | null;
   readonly #deadlineMs: number;
+  readonly #objects: ObjectSettings;
 
   constructor(client: S3Client, bucket: string, prefix: string, settings: S3Settings) {
     this.#client = client;
@@ -134,6 +139,7 @@ class S3Bucket implements Bucket {
     this.#endpoint = settings.endpoint === undefined ? null : new URL(settings.endpoint).origin;
     // All attempts of a request and the pauses between them.
     this.#deadlineMs = settings.deadlineMs ?? 2 * (settings.requestTimeoutMs ?? MINUTE);
+    this.#objects = settings.objects ?? {};
     this.url = prefix === "" ? `s3://${bucket}` : `s3://${bucket}/${prefix}`;
   }
 
@@ -143,7 +149,7 @@ class S3Bucket implements Bucket {
 
   async put(key: string, body: Uint8Array | string, options: { readonly contentType: string }): Promise<void> {
     const command = new PutObjectCommand({
-      ...this.#object(key),
+      ...this.#newObject(key),
       Body: bytesOf(body),
       ContentType: options.contentType,
     });
@@ -161,7 +167,12 @@ class S3Bucket implements Bucket {
   ): Promise<void> {
     const upload = new Upload({
       client: this.#client,
-      params: { ...this.#object(key), Body: body, ContentType: options.contentType },
+      params: {
+        ...this.#newObject(key),
+        Body: body,
+        ContentType: options.contentType,
+        ...(this.#objects.storageClass !== undefined && { StorageClass: this.#objects.storageClass as StorageClass }),
+      },
       partSize: PART_BYTES,
       queueSize: PARTS_IN_FLIGHT,
       leavePartsOnError: false,
@@ -179,11 +190,11 @@ class S3Bucket implements Bucket {
   async putOnce(key: string, body: Uint8Array | string, options: { readonly contentType: string }): Promise<boolean> {
     const writer = randomUUID();
     const command = new PutObjectCommand({
-      ...this.#object(key),
+      ...this.#newObject(key),
       Body: bytesOf(body),
       ContentType: options.contentType,
       IfNoneMatch: "*",
-      Metadata: { [WRITER]: writer },
+      Metadata: { ...this.#objects.metadata, [WRITER]: writer },
     });
     for (let conflicts = 1; ; conflicts++) {
       try {
@@ -352,6 +363,18 @@ class S3Bucket implements Bucket {
 
   #object(key: string): { readonly Bucket: string; readonly Key: string } {
     return { Bucket: this.#bucket, Key: this.#key(key) };
+  }
+
+  /** One that is written: with what the settings say about all of them. */
+  #newObject(key: string) {
+    const { encryption, tags, metadata } = this.#objects;
+    return {
+      ...this.#object(key),
+      ...(encryption !== undefined && { ServerSideEncryption: encryption.algorithm }),
+      ...(encryption?.keyId !== undefined && { SSEKMSKeyId: encryption.keyId }),
+      ...(tags !== undefined && { Tagging: new URLSearchParams(tags).toString().replaceAll("+", "%20") }),
+      ...(metadata !== undefined && { Metadata: metadata }),
+    };
   }
 
   #deadline(): { readonly abortSignal: AbortSignal } {

@@ -6,7 +6,7 @@
 import { randomUUID } from "node:crypto";
 import { Command } from "commander";
 import { openGate } from "../batches/account-gate.ts";
-import { auditAccount } from "../batches/audit-batch.ts";
+import { auditAccount } from "../batches/audit-account.ts";
 import type { NotSavedFinding } from "../batches/audit-findings.ts";
 import { findBatch } from "../batches/follow-batch.ts";
 import { gatedProvider, patiently } from "../batches/gated-provider.ts";

@@ -9,7 +9,7 @@ import { Command } from "commander";
 import { BucketError } from "../bucket/bucket.ts";
 import { checkBucket } from "../bucket/check-bucket.ts";
 import { openBucket } from "../bucket/open-bucket.ts";
-import { type AccountConfig, type Config, ConfigError, readConfig } from "../config.ts";
+import { type AccountConfig, type Config, ConfigError, readConfig, s3SettingsOf } from "../config.ts";
 import { SECOND } from "../core/time.ts";
 import { findRedisBinary } from "../embedded/redis-binary.ts";
 import { readUpFile, type UpFile } from "../embedded/up-file.ts";
@@ -136,9 +136,7 @@ function redisTimeMs([seconds, micros]: readonly (number | string)[]): number {
 async function examineBucket(config: Config): Promise<readonly Finding[]> {
   const what = "bucket";
   try {
-    const bucket = await openBucket(config.bucket, {
-      ...(config.s3Endpoint !== null && { endpoint: config.s3Endpoint }),
-    });
+    const bucket = await openBucket(config.bucket, s3SettingsOf(config));
     try {
       const { url, ok, findings } = await checkBucket(bucket);
       return [

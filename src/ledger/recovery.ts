@@ -34,67 +34,13 @@ export type RestoredBatch = RecalledBatch & {
 
 export function recoveryOf(redis: Redis, scripts: Scripts) {
   return {
-    /** Answers whether it was put back; a batch that Redis knows is left as it is. */
+    /**
+     * Answers whether it was put back; a batch that Redis knows is left as it is. Nobody sees the batch before all of it is
+     * there.
+     */
     async restoreBatch(restored: RestoredBatch): Promise<boolean> {
-      const { batch, fed, cursor, counts, sums, failures } = restored;
-      const { id, account, items, openedAtMs } = batch;
-      const isOpen = restored.finishedAtMs === null && items > 0;
-      const isHeld = restored.paused !== null || restored.canceledAtMs !== null;
-      await listBatch(redis, batch);
-      const answer = await scripts.outlastRestoreBatch(
-        REDIS_KEYS.batch(account, id),
-        REDIS_KEYS.bytes(account, id),
-        REDIS_KEYS.parts(account, id),
-        REDIS_KEYS.failures(account, id),
-        REDIS_KEYS.latest(account, id),
-        REDIS_KEYS.duplicates(account, id),
-        REDIS_KEYS.unclear(account),
-        REDIS_KEYS.unfed(account),
-        REDIS_KEYS.unfinished(account),
-        REDIS_KEYS.canceling(account),
-        REDIS_KEYS.bound(account, Math.floor(restored.lostByMs / HOUR)),
-        id,
-        REDIS_KEYS.itemsOf(account, id),
-        Buffer.from(restored.bytes),
-        JSON.stringify({
-          fields: flat({
-            kind: batch.kind,
-            name: batch.name,
-            tenant: batch.tenant,
-            retry_failed: String(batch.retryFailed),
-            opened_at: String(openedAtMs),
-            items: String(items),
-            cursor: String(cursor),
-            noted: String(fed),
-            parts: String(restored.parts.length),
-            acts: String(restored.acts),
-            paused: restored.paused ?? undefined,
-            canceled_at: restored.canceledAtMs === null ? undefined : String(restored.canceledAtMs),
-            finished_at: restored.finishedAtMs === null ? undefined : String(restored.finishedAtMs),
-            ...Object.fromEntries([...counts].map(([state, count]) => [state, String(count)])),
-            ...sums,
-          }),
-          openedAt: String(openedAtMs),
-          parts: batch.kind === "singles" ? restored.parts : [],
-          failures: [...failures].flatMap(([group, { count, example }]) =>
-            flat({ [`count:${group}`]: String(count), [`example:${group}`]: String(example) }),
-          ),
-          latest: restored.latest,
-          duplicates: restored.duplicates,
-          bound: [...restored.bound].flat(),
-          unclear: restored.unclear.map(({ index, attempt, fromMs, toMs, cancel }) => [
-            index,
-            attempt,
-            String(fromMs),
-            String(toMs),
-            cancel,
-          ]),
-          unfed: isOpen && !isHeld && cursor < items,
-          unfinished: isOpen,
-          canceling: isOpen && restored.canceledAtMs !== null && String(restored.canceledAtMs),
-        }),
-      );
-      return answer === 1;
+      await listBatch(redis, restored.batch);
+      return (await restoreItems(restored, scripts)) && (await restoreWhole(restored, scripts));
     },
 
     /**
@@ -132,4 +78,80 @@ export function recoveryOf(redis: Redis, scripts: Scripts) {
       return doubted === -1 ? null : doubted;
     },
   };
+}
+
+/** Items in one script: others wait for some milliseconds. */
+const RESTORED_AT_ONCE = 2_000;
+
+/** False: Redis knows the batch. */
+async function restoreItems(restored: RestoredBatch, scripts: Scripts): Promise<boolean> {
+  const { id, account } = restored.batch;
+  const bound = [...restored.bound];
+  for (let at = 0; at < Math.max(restored.unclear.length, bound.length); at += RESTORED_AT_ONCE) {
+    const unclear = restored.unclear.slice(at, at + RESTORED_AT_ONCE);
+    const answer = await scripts.outlastRestoreItems(
+      REDIS_KEYS.batch(account, id),
+      REDIS_KEYS.bound(account, Math.floor(restored.lostByMs / HOUR)),
+      REDIS_KEYS.itemsOf(account, id),
+      JSON.stringify({
+        unclear: unclear.map(({ index, fromMs, toMs, cancel }) => [index, String(fromMs), String(toMs), cancel]),
+        bound: bound.slice(at, at + RESTORED_AT_ONCE).flat(),
+      }),
+    );
+    if (answer !== 1) return false;
+  }
+  return true;
+}
+
+/** False: Redis knows the batch. */
+async function restoreWhole(restored: RestoredBatch, scripts: Scripts): Promise<boolean> {
+  const { batch, fed, cursor, counts, sums, failures } = restored;
+  const { id, account, items, openedAtMs } = batch;
+  const isOpen = restored.finishedAtMs === null && items > 0;
+  const isHeld = restored.paused !== null || restored.canceledAtMs !== null;
+  const answer = await scripts.outlastRestoreBatch(
+    REDIS_KEYS.batch(account, id),
+    REDIS_KEYS.bytes(account, id),
+    REDIS_KEYS.parts(account, id),
+    REDIS_KEYS.failures(account, id),
+    REDIS_KEYS.latest(account, id),
+    REDIS_KEYS.duplicates(account, id),
+    REDIS_KEYS.unclear(account),
+    REDIS_KEYS.unfed(account),
+    REDIS_KEYS.unfinished(account),
+    REDIS_KEYS.canceling(account),
+    id,
+    Buffer.from(restored.bytes),
+    JSON.stringify({
+      fields: flat({
+        kind: batch.kind,
+        name: batch.name,
+        tenant: batch.tenant,
+        retry_failed: String(batch.retryFailed),
+        opened_at: String(openedAtMs),
+        items: String(items),
+        cursor: String(cursor),
+        noted: String(fed),
+        parts: String(restored.parts.length),
+        acts: String(restored.acts),
+        paused: restored.paused ?? undefined,
+        canceled_at: restored.canceledAtMs === null ? undefined : String(restored.canceledAtMs),
+        finished_at: restored.finishedAtMs === null ? undefined : String(restored.finishedAtMs),
+        ...Object.fromEntries([...counts].map(([state, count]) => [state, String(count)])),
+        ...sums,
+      }),
+      openedAt: String(openedAtMs),
+      parts: batch.kind === "singles" ? restored.parts : [],
+      failures: [...failures].flatMap(([group, { count, example }]) =>
+        flat({ [`count:${group}`]: String(count), [`example:${group}`]: String(example) }),
+      ),
+      latest: restored.latest,
+      duplicates: restored.duplicates,
+      unclear: restored.unclear.flatMap(({ index, attempt, toMs }) => [String(toMs), `${index}-${attempt}`]),
+      unfed: isOpen && !isHeld && cursor < items,
+      unfinished: isOpen,
+      canceling: isOpen && restored.canceledAtMs !== null && String(restored.canceledAtMs),
+    }),
+  );
+  return answer === 1;
 }

@@ -28,6 +28,7 @@ export type Scripts = Readonly<
     | "outlastReadIdentity"
     | "outlastRedrive"
     | "outlastDoubtLost"
+    | "outlastRestoreItems"
     | "outlastRestoreBatch"
     | "outlastLearnRun"
     | "outlastSwapField",
@@ -49,7 +50,8 @@ export function defineScripts(redis: Redis): Scripts {
   define("outlastReadIdentity", 1, script("redis-identity.lua", "read-identity.lua"));
   define("outlastRedrive", 10, script("give-to-feed.lua", "open-attempt.lua", "redrive.lua"));
   define("outlastDoubtLost", 8, script("redis-identity.lua", "doubt-lost.lua"));
-  define("outlastRestoreBatch", 11, script("restore-batch.lua"));
+  define("outlastRestoreItems", 2, script("restore-items.lua"));
+  define("outlastRestoreBatch", 10, script("restore-batch.lua"));
   define("outlastLearnRun", 1, script("learn-run.lua"));
   define("outlastSwapField", 1, script("swap-field.lua"));
   return redis as Redis & Scripts;

@@ -271,21 +271,60 @@ describe("a body from the store", () => {
   });
 });
 
+/** Takes what is put, in parts as well. */
+const taking: Answering = (request, response) => {
+  const { pathname, searchParams } = new URL(request.url ?? "", "http://x");
+  response.setHeader("etag", '"1"');
+  if (searchParams.has("uploads")) {
+    response.end(
+      `<?xml version="1.0"?><InitiateMultipartUploadResult><Bucket>blobs</Bucket><Key>${pathname}</Key><UploadId>u1</UploadId></InitiateMultipartUploadResult>`,
+    );
+  } else if (request.method === "POST") {
+    response.end(
+      `<?xml version="1.0"?><CompleteMultipartUploadResult><ETag>"1"</ETag></CompleteMultipartUploadResult>`,
+    );
+  } else response.end();
+};
+
+test("what the settings say goes with everything that is written, and the storage class with files alone", async ({
+  fakeS3,
+}) => {
+  const { endpoint, requests } = await fakeS3(taking);
+  const bucket = await openAt(endpoint, {
+    objects: {
+      storageClass: "STANDARD_IA",
+      encryption: { algorithm: "aws:kms", keyId: "alias/outputs" },
+      tags: { team: "images & sound", "cost/center": "7" },
+      metadata: { project: "nightly" },
+    },
+  });
+  await bucket.put("a.txt", "some words", TEXT);
+  await bucket.putOnce("b.txt", "some words", TEXT);
+  await bucket.putStream("c.bin", Readable.from([Buffer.from("some words")], { objectMode: false }), TEXT);
+  await bucket.putStream("d.bin", Readable.from([Buffer.alloc(9 * MEGABYTE)], { objectMode: false }), TEXT);
+  await bucket.close();
+
+  const written = requests.filter(({ url = "" }) => !/partNumber|uploadId/.test(url));
+  expect(written.map(({ method }) => method)).toEqual(["PUT", "PUT", "PUT", "POST"]);
+  for (const { headers } of written) {
+    expect(headers).toMatchObject({
+      "x-amz-server-side-encryption": "aws:kms",
+      "x-amz-server-side-encryption-aws-kms-key-id": "alias/outputs",
+      "x-amz-tagging": "team=images%20%26%20sound&cost%2Fcenter=7",
+      "x-amz-meta-project": "nightly",
+    });
+  }
+  expect(written.map(({ headers }) => headers["x-amz-storage-class"])).toEqual([
+    undefined,
+    undefined,
+    "STANDARD_IA",
+    "STANDARD_IA",
+  ]);
+});
+
 describe("checksums", () => {
   const captured = async (fakeS3: (answering: Answering) => Promise<FakeS3>, checksums: boolean | undefined) => {
-    const { endpoint, requests } = await fakeS3((request, response) => {
-      const { pathname, searchParams } = new URL(request.url ?? "", "http://x");
-      response.setHeader("etag", '"1"');
-      if (searchParams.has("uploads")) {
-        response.end(
-          `<?xml version="1.0"?><InitiateMultipartUploadResult><Bucket>blobs</Bucket><Key>${pathname}</Key><UploadId>u1</UploadId></InitiateMultipartUploadResult>`,
-        );
-      } else if (request.method === "POST") {
-        response.end(
-          `<?xml version="1.0"?><CompleteMultipartUploadResult><ETag>"1"</ETag></CompleteMultipartUploadResult>`,
-        );
-      } else response.end();
-    });
+    const { endpoint, requests } = await fakeS3(taking);
     const bucket = await openAt(endpoint, { checksums });
     await bucket.put("a.txt", "some words", TEXT);
     await bucket.putOnce("b.txt", "some words", TEXT);

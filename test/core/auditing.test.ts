@@ -6,17 +6,13 @@ import {
   type AuditTotals,
   auditExitCode,
   type ItemFacts,
-  indexByText,
   judgeItem,
-  LIST_GROUPS,
-  type ListedRun,
-  openListBook,
   openTally,
   probablyAlive,
   type Standing,
-  whyUnlisted,
 } from "../../src/core/auditing.ts";
 import { ITEM_STATES, type ItemByte, type ItemEnd } from "../../src/core/item.ts";
+import { indexByText, LIST_GROUPS, type ListedRun, openListBook, whyUnlisted } from "../../src/core/list-book.ts";
 import { couldBe } from "../../src/core/matching.ts";
 import { predictionId } from "../../src/core/prediction.ts";
 import type { Receipt } from "../../src/core/receipt.ts";
