@@ -16,7 +16,7 @@ import { type AccountName, type AttemptRef, errandId, parseErrandId } from "../s
 import type { PredictionId } from "../src/core/prediction.ts";
 import type { LearnedRuns } from "../src/core/run-times.ts";
 import { MINUTE, SECOND } from "../src/core/time.ts";
-import { pagesAtMost, sweepPauseMs, sweptAges } from "../src/core/waking.ts";
+import { pagesAtMost, type SweptAges, sweepPauseMs, sweptAges } from "../src/core/waking.ts";
 import type { SweepNote } from "../src/ledger/ledger.ts";
 import { type ListPage, type Provider, ProviderAnswerError, ProviderError } from "../src/providers/provider.ts";
 
@@ -80,60 +80,78 @@ export async function wakeByList(deps: WakeDeps, memory: WakeMemory, signal: Abo
   }
 
   const readsPerMinute = await deps.readsPerMinute();
+  let swept: Swept;
+  try {
+    swept = await sweep({ startedAtMs, ages, inFlight, maxPages: pagesAtMost(readsPerMinute) }, deps, memory, signal);
+  } catch (error) {
+    return pauseAfter(error, deps, memory);
+  }
+  memory.failing = false;
+  const { pages, woken, toAgeMs } = swept;
   const besideWebhooks = startedAtMs - toldAtMs < TOLD_LATELY_MS;
+  memory.pauseMs = sweepPauseMs({ inFlight, pages, learned, besideWebhooks, readsPerMinute });
+  await note(deps, { pauseMs: memory.pauseMs, pages, toAgeMs }, woken);
+  return memory.pauseMs;
+}
+
+type Sweep = {
+  readonly startedAtMs: number;
+  readonly ages: SweptAges;
+  readonly inFlight: number;
+  readonly maxPages: number;
+};
+
+/** `toAgeMs`: up to which age it shows all. */
+type Swept = { readonly pages: number; readonly woken: number; readonly toAgeMs: number };
+
+async function sweep(
+  { startedAtMs, ages, inFlight, maxPages }: Sweep,
+  deps: WakeDeps,
+  memory: WakeMemory,
+  signal: AbortSignal,
+): Promise<Swept> {
   let pages = 0;
   let found = 0;
   let woken = 0;
   let oldestMs = startedAtMs;
   let next: string | undefined;
-  try {
-    do {
-      const page = await readPage(next, { ages, startedAtMs }, deps, memory, signal);
-      if (page === null) return FAILED_MS;
-      pages++;
-      const acted = await actOn(page, ages.toMs, deps, memory);
-      found += acted.found;
-      woken += acted.woken;
-      const last = Date.parse(page.predictions.at(-1)?.createdAt ?? "") - (memory.offsetMs ?? 0);
-      if (!Number.isNaN(last)) oldestMs = Math.min(oldestMs, last);
-      next = page.next;
-    } while (
-      next !== undefined &&
-      found < inFlight &&
-      pages < pagesAtMost(readsPerMinute) &&
-      deps.clock() - startedAtMs < LONGEST_SWEEP_MS
-    );
-  } catch (error) {
-    if (error instanceof NoReadLeft) {
-      // What was read is good as far as it goes; where that is nothing, the last sweep's note runs out.
-      if (pages === 0) return error.waitMs;
-    } else if (error instanceof ProviderError || error instanceof ProviderAnswerError) {
-      if (!memory.failing)
-        deps.warn({ account, err: error }, "the provider's list can't be read now; ends are polled for");
-      memory.failing = true;
-      return Math.max(FAILED_MS, error instanceof ProviderError ? (error.retryAfterMs ?? 0) : 0);
-    } else {
+  const soFar = () => ({ pages, woken, toAgeMs: Math.min(startedAtMs - oldestMs, ages.toMs) });
+  while (pages < maxPages && deps.clock() - startedAtMs < LONGEST_SWEEP_MS) {
+    let page: ListPage;
+    try {
+      page = await readPage(next, { ages, startedAtMs }, deps, memory, signal);
+    } catch (error) {
+      if (error instanceof NoReadLeft && pages > 0) return soFar();
       throw error;
     }
+    pages++;
+    const acted = await actOn(page, ages.toMs, deps, memory);
+    found += acted.found;
+    woken += acted.woken;
+    const lastMs = Date.parse(page.predictions.at(-1)?.createdAt ?? "") - (memory.offsetMs ?? 0);
+    if (!Number.isNaN(lastMs)) oldestMs = Math.min(oldestMs, lastMs);
+    next = page.next;
+    if (next === undefined || found >= inFlight) return { pages, woken, toAgeMs: ages.toMs };
   }
-  memory.failing = false;
-  memory.pauseMs = sweepPauseMs({ inFlight, pages, learned, besideWebhooks, readsPerMinute });
-  const cutShort = next !== undefined && found < inFlight;
-  const toAgeMs = cutShort ? Math.min(startedAtMs - oldestMs, ages.toMs) : ages.toMs;
-  await note(deps, { pauseMs: memory.pauseMs, pages, toAgeMs }, woken);
-  return memory.pauseMs;
+  return soFar();
+}
+
+/** Nothing was read, or what was can't be relied on: the last sweep's note runs out. */
+function pauseAfter(error: unknown, { account, warn }: WakeDeps, memory: WakeMemory): number {
+  if (error instanceof NoReadLeft) return error.waitMs;
+  if (!(error instanceof ProviderError || error instanceof ProviderAnswerError)) throw error;
+  if (!memory.failing) warn({ account, err: error }, "the provider's list can't be read now; ends are polled for");
+  memory.failing = true;
+  return Math.max(FAILED_MS, error instanceof ProviderError ? (error.retryAfterMs ?? 0) : 0);
 }
 
 async function readPage(
   next: string | undefined,
-  {
-    ages,
-    startedAtMs,
-  }: { readonly ages: { readonly fromMs: number; readonly toMs: number }; readonly startedAtMs: number },
+  { ages, startedAtMs }: Pick<Sweep, "ages" | "startedAtMs">,
   { provider }: WakeDeps,
   memory: WakeMemory,
   signal: AbortSignal,
-): Promise<ListPage | null> {
+): Promise<ListPage> {
   const onItsClock = startedAtMs + (memory.offsetMs ?? 0);
   const query = {
     // Without its word on the time, nothing is left out.
@@ -143,7 +161,7 @@ async function readPage(
     }),
   };
   const page = await provider.list?.(next === undefined ? query : { next }, signal);
-  if (page === undefined) return null;
+  if (page === undefined) throw new Error("a provider without a list isn't swept");
   if (page.serverDate !== undefined && next === undefined) memory.offsetMs = page.serverDate.getTime() - startedAtMs;
   return page;
 }
