@@ -143,6 +143,18 @@ describe("a webhook under another nonce than the item's", () => {
     }
   });
 
+  test.for(Object.entries(HIDING))("is no duplicate where its body shows %s", async ([, input], { line }) => {
+    const world = await openStanding(line, "claimed");
+    const { ledger, clock } = line;
+    const held = predictionId("p0");
+    await ledger.move(refOf(world), "bind", { nowMs: clock(), nonce: "n", predictionId: held });
+    for (const nonce of ["from before", "n"]) {
+      const seen = await told(world, nonce, input);
+      expect(seen).toMatchObject({ outcome: "foreign", state: "running", prediction: held, duplicates: [] });
+    }
+    expect(await told(world, "n", sent)).toMatchObject({ outcome: "duplicate", prediction: held, duplicates: [P1] });
+  });
+
   test("is bound by the item's own nonce all the same, unless its body shows another's input", async ({ line }) => {
     for (const [shown, input] of Object.entries(HIDING)) {
       const outcome = shown === "another seed" ? "foreign" : "bound";

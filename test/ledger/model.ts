@@ -190,7 +190,7 @@ export class Model {
     }
     if (this.walked === this.items.length) {
       for (const item of this.items) item.returned = false;
-      this.walkOver = true;
+      Object.assign(this, { walkOver: true, unfed: false });
     }
     return stretch.flatMap((item, at) => (item.byte.state === "running" ? [this.walked + at] : []));
   }
