@@ -656,6 +656,25 @@ describe("on a Redis without its last moments,", () => {
     expect(await line.ledger.cancelingBatches(ACCOUNT, 10)).toEqual([]);
   });
 
+  test.for([
+    { said: ["pause"], then: "resume" },
+    { said: ["pause", "resume"], then: "pause" },
+  ] as const)("what a person says before that is known holds: $then, after $said", async ({ said, then }, { line }) => {
+    await line.clear();
+    const batch = await submit(line, "b", 1);
+    let restore = async () => undefined as void;
+    for (const act of said) {
+      // All but the last of it.
+      restore = await remember(line);
+      await holdBatch(await standingOf(line, batch), act, line);
+      line.clock.forward(SECOND);
+    }
+    await restore();
+    await holdBatch(await standingOf(line, batch), then, line);
+    await reopen(line);
+    expect((await standingOf(line, batch)).paused !== null).toBe(then === "pause");
+  });
+
   test("a receipt that names a prediction another attempt holds by now is recorded all the same", async ({ line }) => {
     await line.clear();
     const batch = await submit(line, "b", 2);
