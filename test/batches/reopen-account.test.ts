@@ -657,9 +657,9 @@ describe("on a Redis without its last moments,", () => {
   });
 
   test.for([
-    { said: ["pause"], then: "resume" },
-    { said: ["pause", "resume"], then: "pause" },
-  ] as const)("what a person says before that is known holds: $then, after $said", async ({ said, then }, { line }) => {
+    { said: ["pause"], next: "resume" },
+    { said: ["pause", "resume"], next: "pause" },
+  ] as const)("what a person says before that is known holds: $next, after $said", async ({ said, next }, { line }) => {
     await line.clear();
     const batch = await submit(line, "b", 1);
     let restore = async () => undefined as void;
@@ -670,9 +670,9 @@ describe("on a Redis without its last moments,", () => {
       line.clock.forward(SECOND);
     }
     await restore();
-    await holdBatch(await standingOf(line, batch), then, line);
+    await holdBatch(await standingOf(line, batch), next, line);
     await reopen(line);
-    expect((await standingOf(line, batch)).paused !== null).toBe(then === "pause");
+    expect((await standingOf(line, batch)).paused !== null).toBe(next === "pause");
   });
 
   test("a receipt that names a prediction another attempt holds by now is recorded all the same", async ({ line }) => {
