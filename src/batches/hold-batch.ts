@@ -22,7 +22,7 @@ export type Hold = "pause" | "resume" | "cancel";
 
 export type HoldDeps = {
   readonly bucket: Bucket;
-  readonly ledger: Pick<Ledger, "pauseBatch" | "resumeBatch" | "cancelBatch" | "nextAct">;
+  readonly ledger: Pick<Ledger, "pauseBatch" | "resumeBatch" | "cancelBatch" | "nextAct" | "isOpen">;
   readonly queues: Pick<Queues, "wakeFeed">;
   readonly clock: () => number;
 };
@@ -35,7 +35,7 @@ export async function holdBatch(standing: BatchStanding, act: Hold, deps: HoldDe
   }
   if (finishedAtMs !== null) throw new CannotHold(`batch ${batch.id} has finished`);
   if (canceledAtMs !== null && act !== "cancel") throw new CannotHold(`batch ${batch.id} is canceled`);
-  if (isSo(standing, act)) return false;
+  if (isSo(standing, act) && (await deps.ledger.isOpen(batch.account))) return false;
 
   const nowMs = deps.clock();
   await writeBatchAct(deps.bucket, batch.id, await deps.ledger.nextAct(batch), { act }, nowMs);
@@ -45,6 +45,7 @@ export async function holdBatch(standing: BatchStanding, act: Hold, deps: HoldDe
   return answer === "done";
 }
 
+/** As far as Redis knows: one that may have lost the last decision isn't believed, and this one goes on record. */
 function isSo({ paused, canceledAtMs }: BatchStanding, act: Hold): boolean {
   switch (act) {
     case "pause":

@@ -239,7 +239,7 @@ export class ProviderHttp implements AsyncDisposable {
       kind,
       status,
       detail,
-      code: problem.code === null ? null : this.#starred(problem.code),
+      code: problem.code === null ? null : this.#starred(problem.code, request),
       retryAfterMs: retryAfterMs(
         { header: headerOf(arrived, "retry-after"), seconds: problem.retryAfterSeconds, detail: problem.detail },
         nowMs,

@@ -562,6 +562,83 @@ describe("on a Redis without its last moments,", () => {
     expect(await line.ledger.failuresOf(ACCOUNT, batch)).toEqual([]);
   });
 
+  test.for(["running", "recording"] as const)(
+    "an item that had ended, and was redriven and bought again, and is %s once more is followed by its next attempt",
+    async (state, { line }) => {
+      await line.clear();
+      const batch = await submit(line, "b", 2);
+      const ref = refOf(batch, 0);
+      await feed(line);
+      await buy(line, ref);
+      const conclude = async () => {
+        const ending = await keepEnding(line.bucket, ref, FAILED);
+        await line.ledger.move(ref, "conclude", { nowMs: line.clock(), set: { ending } });
+      };
+      if (state === "recording") await conclude();
+      const restore = await remember(line);
+      line.clock.forward(SECOND);
+      if (state === "running") await conclude();
+      await record(line, ref);
+      await redrive(line, batch);
+      await buy(line, refOf(batch, 0, 2));
+      line.clock.forward(SECOND);
+      await restore();
+      await reopen(line);
+      expect(await statesOf(line, batch)).toEqual([`1 ${state}`, "1 unclear"]);
+      expect((await line.ledger.readItem(ref)).fields).toMatchObject({ redriven: String(NOON + SECOND) });
+
+      if (state === "running") await conclude();
+      for (let times = 0; times < 2; times++) await record(line, ref);
+      expect(await statesOf(line, batch), "and nobody buys it a third time").toEqual(["2 unclear", "1 unclear"]);
+      expect(await spansOf(line, batch)).toMatchObject({ "0.2": "1 to 2" });
+      expect(await line.ledger.failuresOf(ACCOUNT, batch)).toEqual([]);
+    },
+  );
+
+  test.for([
+    ["that Redis's last sure word may not know yet", 30 * SECOND, "2 unclear"],
+    ["that Redis's last sure word would know", 30 * SECOND + 1, "1 failed"],
+  ] as const)("a redrive %s: %i ms older than it, the item is %s", async ([_which, ageMs, state], { line }) => {
+    await line.clear();
+    const batch = await submit(line, "b", 3);
+    await feed(line);
+    await buyAndEnd(line, refOf(batch, 0), FAILED);
+    // Whoever said so died between the act and its effect.
+    await writeBatchAct(line.bucket, batch, 1, { act: "redrive", items: [[0, 1]] }, line.clock());
+    line.clock.forward(ageMs);
+    await buy(line, refOf(batch, 1));
+    const restore = await remember(line);
+    line.clock.forward(SECOND);
+    await restore();
+    await reopen(line);
+    expect(await statesOf(line, batch)).toEqual([state, "1 running", "1 unclear"]);
+    expect(await line.ledger.failuresOf(ACCOUNT, batch)).toHaveLength(state === "1 failed" ? 1 : 0);
+  });
+
+  test("an attempt can't have been bought before the one it follows was recorded, or before a person said so", async ({
+    line,
+  }) => {
+    await line.clear();
+    const batch = await submit(line, "b", 2, 1);
+    await feed(line);
+    for (const index of [0, 1]) await buy(line, refOf(batch, index));
+    line.clock.forward(5 * SECOND);
+    await end(line, refOf(batch, 0), INTERRUPTED);
+    await end(line, refOf(batch, 1), FAILED);
+    line.clock.forward(3 * SECOND);
+    await redrive(line, batch, { indexes: [[1, 1]] });
+    expect(await statesOf(line, batch)).toEqual(["2 waiting", "2 waiting"]);
+    const restore = await remember(line);
+    line.clock.forward(2 * SECOND);
+    await restore();
+    await reopen(line);
+    expect(await statesOf(line, batch)).toEqual(["2 unclear", "2 unclear"]);
+    expect(await spansOf(line, batch), "though the last claim that Redis knows of is of noon").toEqual({
+      "0.2": "5 to 10",
+      "1.2": "8 to 10",
+    });
+  });
+
   test("a redrive that was lost, of a batch whose cancel was being walked, comes after the walk", async ({ line }) => {
     await line.clear();
     const batch = await submit(line, "b", 4);
@@ -577,6 +654,25 @@ describe("on a Redis without its last moments,", () => {
     expect(await statesOf(line, batch)).toEqual(["2 unclear", "1 canceled", "1 canceled", "1 canceled"]);
     expect(await standingOf(line, batch)).toMatchObject({ canceledAtMs: null });
     expect(await line.ledger.cancelingBatches(ACCOUNT, 10)).toEqual([]);
+  });
+
+  test.for([
+    { said: ["pause"], next: "resume" },
+    { said: ["pause", "resume"], next: "pause" },
+  ] as const)("what a person says before that is known holds: $next, after $said", async ({ said, next }, { line }) => {
+    await line.clear();
+    const batch = await submit(line, "b", 1);
+    let restore = async () => undefined as void;
+    for (const act of said) {
+      // All but the last of it.
+      restore = await remember(line);
+      await holdBatch(await standingOf(line, batch), act, line);
+      line.clock.forward(SECOND);
+    }
+    await restore();
+    await holdBatch(await standingOf(line, batch), next, line);
+    await reopen(line);
+    expect((await standingOf(line, batch)).paused !== null).toBe(next === "pause");
   });
 
   test("a receipt that names a prediction another attempt holds by now is recorded all the same", async ({ line }) => {

@@ -93,6 +93,76 @@ test("its poll is brought forward, and once more in a second if one ran just the
   expect([await line.jobs(follow), world.later.length]).toMatchObject([[{ id: errandId(refOf(world)) }], 1]);
 });
 
+// Its address proves nothing: the claim that wrote it was given back.
+describe("a webhook under another nonce than the item's", () => {
+  const sent = { prompt: "a lighthouse in fog", seed: 7, image: "https://ours.example/a.png" };
+  type Stand = "waiting" | "claimed" | "unclear";
+  const STANDS: readonly Stand[] = ["waiting", "claimed", "unclear"];
+  const SHOWING = {
+    "all of it": sent,
+    "all of it, its file as a copy": { ...sent, image: "https://theirs.example/b.png", added: true },
+  };
+  const HIDING = {
+    nothing: {},
+    "no object": null,
+    "only a part": { prompt: sent.prompt, seed: 7 },
+    "another seed": { ...sent, seed: 8 },
+  };
+
+  async function openStanding(line: Line, stand: Stand): Promise<World> {
+    await line.clear();
+    const world = { line, batch: await line.submit([sent]), later: [] };
+    if (stand !== "waiting") await claim(world, stand === "unclear" ? "doubt" : undefined);
+    return world;
+  }
+
+  /** What it came to; and where the item stands, under which nonce, with which prediction, and how many errands. */
+  async function told({ line, ...world }: World, nonce: string, input: unknown) {
+    const ref = refOf({ line, ...world });
+    const prediction = predictionOf(P1, { status: "succeeded" });
+    const outcome = await takeWebhook({ ref, nonce, prediction, input }, depsOf({ line, ...world }));
+    const { state, fields } = await line.ledger.readItem(ref);
+    const errands = (await line.jobs(QUEUE_NAMES.follow(ACCOUNT))).length;
+    const duplicates = await line.redis.smembers(REDIS_KEYS.duplicates(ACCOUNT, ref.batch));
+    return { outcome, state, nonce: fields.nonce, prediction: fields.prediction_id, errands, duplicates };
+  }
+
+  test.for(Object.entries(SHOWING))("binds its prediction where its body shows %s", async ([, input], { line }) => {
+    for (const stand of STANDS) {
+      const seen = await told(await openStanding(line, stand), "from before", input);
+      expect(seen, stand).toMatchObject({ outcome: "bound", state: "running", prediction: P1, errands: 1 });
+    }
+  });
+
+  test.for(Object.entries(HIDING))("changes nothing where its body shows %s", async ([, input], { line }) => {
+    for (const stand of STANDS) {
+      const nonce = stand === "waiting" ? undefined : "n";
+      const stands = { state: stand, nonce, prediction: undefined, errands: 0, duplicates: [] };
+      const seen = await told(await openStanding(line, stand), "from before", input);
+      expect(seen, stand).toEqual({ outcome: "foreign", ...stands });
+    }
+  });
+
+  test.for(Object.entries(HIDING))("is no duplicate where its body shows %s", async ([, input], { line }) => {
+    const world = await openStanding(line, "claimed");
+    const { ledger, clock } = line;
+    const held = predictionId("p0");
+    await ledger.move(refOf(world), "bind", { nowMs: clock(), nonce: "n", predictionId: held });
+    for (const nonce of ["from before", "n"]) {
+      const seen = await told(world, nonce, input);
+      expect(seen).toMatchObject({ outcome: "foreign", state: "running", prediction: held, duplicates: [] });
+    }
+    expect(await told(world, "n", sent)).toMatchObject({ outcome: "duplicate", prediction: held, duplicates: [P1] });
+  });
+
+  test("is bound by the item's own nonce all the same, unless its body shows another's input", async ({ line }) => {
+    for (const [shown, input] of Object.entries(HIDING)) {
+      const outcome = shown === "another seed" ? "foreign" : "bound";
+      expect(await told(await openStanding(line, "unclear"), "n", input), shown).toMatchObject({ outcome });
+    }
+  });
+});
+
 describe("a late answer of the create's", () => {
   async function bookedBy(world: World, id: PredictionId): Promise<readonly string[]> {
     const { bucket, ledger, clock, redis } = world.line;

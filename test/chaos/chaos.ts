@@ -9,7 +9,8 @@
  *     npm run chaos -- --no-baselines        Outlast alone
  *
  * The provider buys 5 % of creates without a clear answer (`faults.ts`); workers are killed every few seconds and frozen
- * past their locks, Redis is twice set back by its last seconds and once emptied, then rebuilt (`storm.ts`). Nobody helps.
+ * past their locks, Redis is twice set back by its last seconds and once emptied, then rebuilt (`storm.ts`); batches are
+ * paused and resumed, and some of what failed is redriven (`people.ts`). Half of the webhooks come. Nobody helps.
  * At the end everything is held against the provider's books (`judge.ts`): nothing may be paid twice, lost or wrong, and
  * nothing may be left unclear.
  *
@@ -109,6 +110,11 @@ function planOf(seed: string, folder: string, { items, short, hostile }: Argumen
       everyMs: { kill: [3_000, 7_000], freeze: short ? [5_000, 8_000] : [25_000, 40_000], foreign: 1_000 },
       frozenMs: [12_000, 18_000],
       until: short ? 0 : 0.9,
+      people: {
+        everyMs: { hold: short ? [1_000, 3_000] : [15_000, 40_000], redrive: short ? [1_000, 2_000] : [5_000, 15_000] },
+        heldMs: [1_000, 4_000],
+      },
+      peopleUntil: 0.9,
     },
     limitMs: (short ? 5 : 30) * MINUTE,
   };
@@ -174,6 +180,7 @@ function rowOf(
   return [
     name,
     fixed(items, 0),
+    fixed(verdict.decided, 0),
     fixed(verdict.creates, 0),
     ...OFFENCES.map((offence) => fixed(verdict.counts[offence], 0)),
     ...(hostile ? [fixed(verdict.undecidable, 0)] : []),
@@ -187,8 +194,21 @@ function rowOf(
 
 function printRuns(rows: readonly (readonly string[])[], { hostile }: Arguments): void {
   const held = hostile ? ["held"] : [];
-  const head = ["seed", "items", "creates", ...OFFENCES, ...held, "kills", "frozen", "Redis losses", "trips/item", "s"];
+  const head = [
+    "seed",
+    "items",
+    "decided",
+    "creates",
+    ...OFFENCES,
+    ...held,
+    "kills",
+    "frozen",
+    "Redis losses",
+    "trips/item",
+    "s",
+  ];
   printTable("Outlast, by the provider's books", head, rows);
+  printNote("decided: purchases; one of each item, and again of what failed where a person or the batch said so");
   printNote("books: totals that differ; foreign: predictions of strangers that were canceled");
   if (hostile) printNote("held: unclear for good, since no list can tell whose a prediction is; not a fault");
   printNote(

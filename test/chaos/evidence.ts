@@ -8,6 +8,7 @@ import { itemId } from "../../src/core/naming.ts";
 import type { Emulator } from "../../src/emulator/emulator.ts";
 import type { ResultLine } from "../../src/index.ts";
 import type { CommandServices } from "../../src/wiring.ts";
+import { predictionsOf } from "./decisions.ts";
 import type { Item } from "./items.ts";
 
 export type Evidence = {
@@ -27,7 +28,7 @@ export async function readEvidence(
   { ledger, accounts }: Pick<CommandServices, "ledger" | "accounts">,
   lines: readonly ResultLine[],
 ): Promise<Evidence> {
-  const held = new Set(lines.map((line) => line.prediction_id));
+  const held = new Set(lines.flatMap((line) => [...predictionsOf(line)]));
   const unheld = (await readList(emulator.apiUrl)).filter(({ id }) => !held.has(id));
   const sent = new Map<string, { readonly fromMs: number; readonly toMs: number }>();
   for (const { name } of accounts) {

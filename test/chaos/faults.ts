@@ -1,7 +1,8 @@
 /**
  * What goes wrong at the provider in a chaos run. 5 % of creates buy a prediction without a clear answer, in equal shares
  * of each kind; another 0.5 % break off with nothing bought, which from here looks the same. A few polls and downloads
- * fail as well, which must cost nothing.
+ * fail as well, which must cost nothing. Of the webhooks half are lost, so that the list has to tell, and some come late,
+ * five times, or beside forged ones.
  */
 
 import type { FaultOrder } from "../../src/emulator/faults.ts";
@@ -34,6 +35,10 @@ export function faults({
     { route: "get", kind: "drop-before-read", count: null, rate: 0.01 },
     { route: "get", kind: "status", status: 503, count: null, rate: 0.01 },
     { route: "file", kind: "half-body", count: null, rate: 0.02 },
+    { route: "webhook", kind: "drop", count: null, rate: 0.5 },
+    { route: "webhook", kind: "late", delayMs: 4_000, count: null, rate: 0.1 },
+    { route: "webhook", kind: "repeat", times: 5, count: null, rate: 0.1 },
+    { route: "webhook", kind: "forge", count: null, rate: 0.05 },
   ];
 }
 

@@ -21,7 +21,7 @@ export type Item = {
 export type Mix = {
   readonly seed: string;
   readonly count: number;
-  /** Whether some are of models that fail. */
+  /** Whether some are of models that fail, for good or by chance. */
   readonly failing: boolean;
   readonly hostile: boolean;
 };
@@ -81,7 +81,7 @@ function drawOrder(
   const small = { width: 96, height: 64 };
   const kinds: readonly (readonly [share: number, model: string, input: Readonly<Record<string, unknown>>])[] = [
     [failing ? 0.02 : 0, "moderated", { prompt }],
-    [failing ? 0.02 : 0, "flaky", { prompt }],
+    [failing ? 0.06 : 0, "flaky", { prompt }],
     [0.25, "picture", { prompt: shown, ...small }],
     [0.06, "pictures", { prompt: shown, ...small, num_outputs: 2 }],
     [0.06, "speech", { text: prompt }],

@@ -3,11 +3,13 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { test as base, expect } from "vitest";
+import { test as base, describe, expect } from "vitest";
 import type { Bucket } from "../../src/bucket/bucket.ts";
 import { openFileBucket } from "../../src/bucket/file-bucket.ts";
+import type { PredictionRow } from "../../src/emulator/books.ts";
 import { type Emulator, startEmulator } from "../../src/emulator/emulator.ts";
 import type { BatchReport, ResultLine } from "../../src/index.ts";
+import { type Decisions, purchasesOf } from "./decisions.ts";
 import { digestIn, foreignOrder, type Item } from "./items.ts";
 import { judge, type Outcome, type Verdict } from "./judge.ts";
 import { sha256, wantedOf } from "./outputs.ts";
@@ -26,6 +28,7 @@ const ITEMS: readonly Item[] = [
   { id: "nested", model: "outlast/nested", input: { prompt: "two herons" } },
   { id: "refused", model: "outlast/moderated", input: { prompt: "rain" } },
 ];
+const NONE: Decisions = { redriven: new Map(), retries: () => false };
 const ZEROS = { "paid twice": 0, lost: 0, wrong: 0, unclear: 0, books: 0, foreign: 0 };
 
 // oxlint-disable-next-line no-empty-pattern -- Vitest reads the names a fixture needs from this pattern
@@ -42,13 +45,14 @@ const test = base.extend("world", async ({}, { onCleanup }): Promise<Case> => {
   for (const item of ITEMS) lines.push(await lineOf(item, lines.length, await create(emulator, item), bucket));
   emulator.buyForeign(foreignOrder(0));
   await expect.poll(() => running(emulator)).toBe(0);
-  return { emulator, bucket, outcome: { items: ITEMS, lines, reports: [reportOf(emulator, lines)] } };
+  return { emulator, bucket, outcome: { items: ITEMS, lines, reports: [reportOf(emulator, lines)], decisions: NONE } };
 });
 
 test("nothing is found where nothing is wrong", async ({ world }) => {
   const { emulator, bucket, outcome } = world;
   expect(await judge(outcome, emulator, bucket, null)).toEqual({
     creates: ITEMS.length,
+    decided: ITEMS.length,
     counts: ZEROS,
     undecidable: 0,
     offenders: [],
@@ -60,6 +64,72 @@ test("an input that was bought once too often is found, a twin's second purchase
   await create(emulator, PICTURE);
   await expect.poll(() => running(emulator)).toBe(0);
   expect((await verdictOn(world)).counts).toEqual({ ...ZEROS, "paid twice": 1 });
+});
+
+describe("what was bought again by decision", () => {
+  const REFUSED = 3;
+
+  /** The refused item with another attempt, which was refused too. */
+  async function boughtAgain({ emulator, outcome }: Case): Promise<Outcome> {
+    const refused = outcome.lines[REFUSED] as ResultLine;
+    const first = { attempt: 1, status: "failed", prediction_id: refused.prediction_id, error: "flagged", metrics: {} };
+    const second = { ...first, attempt: 2, prediction_id: await create(emulator, ITEMS[REFUSED] as Item) } as const;
+    await expect.poll(() => running(emulator)).toBe(0);
+    const line = { ...refused, prediction_id: second.prediction_id, attempts: [first, second] } as ResultLine;
+    const lines = outcome.lines.with(REFUSED, line);
+    return { ...outcome, lines, reports: [reportOf(emulator, lines)] };
+  }
+
+  const byPeople = (ended: readonly number[]): Decisions => ({
+    redriven: new Map([[`item ${REFUSED}`, new Set(ended)]]),
+    retries: () => false,
+  });
+
+  test("isn't paid twice, and is billed with what came before", async ({ world }) => {
+    const verdict = await verdictOn(world, { ...(await boughtAgain(world)), decisions: byPeople([1]) });
+    expect(verdict).toMatchObject({ counts: ZEROS, decided: ITEMS.length + 1, creates: ITEMS.length + 1 });
+  });
+
+  test("is paid twice where nobody decided it, also by who retries what didn't fail by itself", async ({ world }) => {
+    const outcome = await boughtAgain(world);
+    for (const decisions of [NONE, { ...NONE, retries: () => true }]) {
+      expect((await verdictOn(world, { ...outcome, decisions })).counts).toEqual({ ...ZEROS, "paid twice": 1 });
+    }
+  });
+
+  test("is lost where it was decided once more and never bought", async ({ world }) => {
+    const outcome = await boughtAgain(world);
+    expect((await verdictOn(world, { ...outcome, decisions: byPeople([1, 2]) })).counts).toEqual({ ...ZEROS, lost: 1 });
+  });
+
+  test("is wrong where an earlier attempt holds what another item holds", async ({ world }) => {
+    const outcome = await boughtAgain(world);
+    const refused = outcome.lines[REFUSED] as ResultLine;
+    const [, second] = refused.attempts;
+    const stolen = { ...second, attempt: 1, prediction_id: outcome.lines[0]?.prediction_id ?? null };
+    const lines = outcome.lines.with(REFUSED, { ...refused, attempts: [stolen, second] } as ResultLine);
+    const { counts } = await verdictOn(world, { ...outcome, lines, decisions: byPeople([1]) });
+    expect(counts.wrong).toBeGreaterThan(0);
+  });
+
+  test("is decided by a batch that retries, once, and only where the provider's books say that it failed by itself", () => {
+    const row = (model: string, status: string) => ({ model, status }) as PredictionRow;
+    const attempts = ["a", "b"].map((id, at) => ({ attempt: at + 1, prediction_id: id }));
+    const line = { item: "x", prediction_id: "b", attempts } as unknown as ResultLine;
+    const purchases = (of: PredictionRow, retries: boolean) =>
+      purchasesOf(
+        line,
+        { ...NONE, retries: () => retries },
+        new Map([
+          ["a", of],
+          ["b", row("outlast/flaky", "failed")],
+        ]),
+      );
+    expect(purchases(row("outlast/flaky", "failed"), true), "the second isn't followed").toBe(2);
+    expect(purchases(row("outlast/flaky", "failed"), false)).toBe(1);
+    expect(purchases(row("outlast/flaky", "succeeded"), true)).toBe(1);
+    expect(purchases(row("outlast/moderated", "failed"), true)).toBe(1);
+  });
 });
 
 test("an item that is nowhere, still waits, was canceled or failed for nothing is lost", async ({ world }) => {

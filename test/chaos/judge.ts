@@ -2,12 +2,13 @@
  * Holds what a chaos run came to against the emulator's books and models, and against the bytes in the bucket; our own
  * books only have to say the same.
  *
- *   paid twice   creates of an input beyond the number of items that have it
- *   lost         items that neither ended nor are unclear; or failed, though their prediction didn't
+ *   paid twice   creates of an input beyond the purchases that were decided for the items that have it (`decisions.ts`)
+ *   lost         items that neither ended nor are unclear; or failed, though their prediction didn't; purchases that were
+ *                decided and never made
  *   wrong        outputs that aren't, byte for byte, what the model makes of the item's input; predictions held by an item
  *                they weren't bought for
  *   unclear      items of which nobody knows whether they were bought
- *   books        totals of status and manifest that aren't those of the provider's books
+ *   books        totals of status and manifest that aren't those of the provider's books; forged webhooks that were taken
  *   foreign      predictions of others that were canceled
  *
  * In a hostile run, where strangers buy our very inputs and the list empties some, one of their predictions may stand in
@@ -19,6 +20,7 @@ import { readManifest } from "../../src/bucket/records.ts";
 import type { PredictionRow } from "../../src/emulator/books.ts";
 import type { Emulator } from "../../src/emulator/emulator.ts";
 import type { BatchReport, ResultLine } from "../../src/index.ts";
+import { type Decisions, predictionsOf, purchasesOf } from "./decisions.ts";
 import type { Evidence } from "./evidence.ts";
 import { digestIn, type Item } from "./items.ts";
 import { compareOutput } from "./outputs.ts";
@@ -27,6 +29,7 @@ export type Outcome = {
   readonly items: readonly Item[];
   readonly lines: readonly ResultLine[];
   readonly reports: readonly BatchReport[];
+  readonly decisions: Decisions;
 };
 
 export const OFFENCES = ["paid twice", "lost", "wrong", "unclear", "books", "foreign"] as const;
@@ -34,6 +37,8 @@ export type Offence = (typeof OFFENCES)[number];
 
 export type Verdict = {
   readonly creates: number;
+  /** Purchases that were decided: one of each item, and those again of what failed. */
+  readonly decided: number;
   readonly counts: Readonly<Record<Offence, number>>;
   /** Unclear items that evidence can't resolve; not among `counts`. */
   readonly undecidable: number;
@@ -62,6 +67,7 @@ export async function judge(
   const offenders: Offender[] = [];
   const sums = { predictMs: 0, files: 0, bytes: 0 };
   let undecidable = 0;
+  const purchases = new Map<Item, number>();
 
   for (const item of items) {
     const found = await judgeItem(item, books, bucket, evidence);
@@ -69,16 +75,26 @@ export async function judge(
     sums.files += found.files;
     sums.bytes += found.bytes;
     undecidable += found.undecidable ? 1 : 0;
+    const [line] = books.lines.get(item.id) ?? [];
+    purchases.set(item, line === undefined ? 1 : purchasesOf(line, outcome.decisions, books.rows));
     for (const [offence, says] of found.offences) offenders.push(offender(offence, says, item, books));
   }
   const wanted = Map.groupBy(items, digestIn);
   for (const { digest, creates } of emulator.inputRows()) {
     const wanting = wanted.get(digest) ?? [];
-    const says = `${creates} creates for ${wanting.length} items`;
-    for (let surplus = creates - wanting.length; surplus > 0; surplus--) {
+    const decided = wanting.reduce((sum, item) => sum + (purchases.get(item) ?? 0), 0);
+    const says = `${creates} creates for ${wanting.length} items, of ${decided} that were decided`;
+    for (let surplus = creates - decided; surplus > 0; surplus--) {
       offenders.push(offender("paid twice", says, wanting[0] ?? null, books));
     }
+    // What isn't ended is told of already.
+    const haveEnded = wanting.every((item) => hasEnded(books.lines.get(item.id)));
+    for (let missing = haveEnded ? decided - creates : 0; missing > 0; missing--) {
+      offenders.push(offender("lost", says, wanting[0] ?? null, books));
+    }
   }
+  const { forged_taken: forged } = emulator.books().webhooks;
+  if (forged > 0) offenders.push(offender("books", `${forged} forged webhooks were taken`, null, books));
   for (const says of await disagreements(lines, reports, sums, bucket)) {
     offenders.push(offender("books", says, null, books));
   }
@@ -89,7 +105,8 @@ export async function judge(
   }
   const counts: Record<Offence, number> = { "paid twice": 0, lost: 0, wrong: 0, unclear: 0, books: 0, foreign: 0 };
   for (const { offence } of offenders) counts[offence]++;
-  return { creates: emulator.books().creates.total, counts, undecidable, offenders };
+  const decided = [...purchases.values()].reduce((sum, count) => sum + count, 0);
+  return { creates: emulator.books().creates.total, decided, counts, undecidable, offenders };
 }
 
 /** The provider's books, beside who holds what by ours. */
@@ -98,8 +115,8 @@ type Books = {
   readonly byDigest: ReadonlyMap<string, readonly PredictionRow[]>;
   /** By the row's own id. */
   readonly lines: ReadonlyMap<string | null, readonly ResultLine[]>;
-  /** By the prediction's id. */
-  readonly holders: ReadonlyMap<string | null, readonly ResultLine[]>;
+  /** By the prediction's id: whose last attempt has it, or an earlier one. */
+  readonly holders: ReadonlyMap<string, readonly ResultLine[]>;
 };
 
 function readBooks(emulator: Emulator, lines: readonly ResultLine[]): Books {
@@ -108,8 +125,20 @@ function readBooks(emulator: Emulator, lines: readonly ResultLine[]): Books {
     rows: new Map(rows.map((row) => [row.id, row])),
     byDigest: Map.groupBy(rows, ({ digest }) => digest),
     lines: Map.groupBy(lines, ({ id }) => id),
-    holders: Map.groupBy(lines, (line) => line.prediction_id),
+    holders: holdersIn(lines),
   };
+}
+
+function holdersIn(lines: readonly ResultLine[]): ReadonlyMap<string, readonly ResultLine[]> {
+  const holders = new Map<string, ResultLine[]>();
+  for (const line of lines) {
+    for (const prediction of predictionsOf(line)) holders.set(prediction, [...(holders.get(prediction) ?? []), line]);
+  }
+  return holders;
+}
+
+function hasEnded(lines: readonly ResultLine[] | undefined): boolean {
+  return lines?.every(({ status }) => status === "saved" || status === "failed") === true;
 }
 
 type Found = {
@@ -142,10 +171,13 @@ async function judgeItem(item: Item, books: Books, bucket: Bucket, evidence: Evi
 
   const offences: [Offence, string][] = [];
   const holders = books.holders.get(held.id) ?? [];
-  if (held.digest !== digestIn(item)) offences.push(["wrong", "its prediction was bought for another input"]);
+  for (const prediction of predictionsOf(line)) {
+    if (books.rows.get(prediction)?.digest === digestIn(item)) continue;
+    offences.push(["wrong", `its prediction ${prediction} was bought for another input`]);
+  }
   if (held.foreign && evidence === null) offences.push(["wrong", "its prediction was bought by somebody else"]);
   if (holders.length > 1) offences.push(["wrong", "another item holds its prediction too"]);
-  const predictMs = holders[0] === line ? Math.round((held.predict_time ?? 0) * 1_000) : 0;
+  const predictMs = billedMs(line, books);
   if (line.status === "failed") {
     if (held.status !== "failed") offences.push(["lost", `it failed, its prediction ${held.status}: ${line.error}`]);
     return { ...NOTHING, offences, predictMs };
@@ -154,6 +186,12 @@ async function judgeItem(item: Item, books: Books, bucket: Bucket, evidence: Evi
   if (held.status !== "succeeded") offences.push(["wrong", `it is saved, its prediction ${held.status}`]);
   if (mistake !== null) offences.push(["wrong", mistake]);
   return { ...NOTHING, offences, predictMs, files, bytes };
+}
+
+/** Of all its attempts; what two hold is the first one's. */
+function billedMs(line: ResultLine, { rows, holders }: Books): number {
+  const own = [...predictionsOf(line)].filter((prediction) => holders.get(prediction)?.[0] === line);
+  return own.reduce((sum, id) => sum + Math.round((rows.get(id)?.predict_time ?? 0) * 1_000), 0);
 }
 
 function offender(offence: Offence, says: string, item: Item | null, { lines, rows, byDigest }: Books): Offender {

@@ -8,6 +8,7 @@ import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { EmulatorOptions } from "../../src/emulator/options.ts";
 import type { BatchId, BatchReport, ResultLine } from "../../src/index.ts";
+import { RETRY_FAILED, readDecisions } from "./decisions.ts";
 import { readEvidence } from "./evidence.ts";
 import { faults, listRules } from "./faults.ts";
 import { drawItems, type Item } from "./items.ts";
@@ -59,19 +60,23 @@ export async function runOnce(plan: RunPlan, { tell, signal: stopped }: RunDeps)
   const limit = AbortSignal.timeout(plan.limitMs);
   const signal = AbortSignal.any([stopped, over.signal, limit]);
   const items = drawItems({ seed: plan.seed, count: plan.items, failing: true, hostile: plan.hostile });
-  await using world = await startWorld({ ...plan, emulator: emulatorOf(plan) });
+  await using world = await startWorld({ ...plan, emulator: emulatorOf(plan), isTold: plan.storm !== null });
   if (plan.unclear > 0) for (const fault of faults(plan)) world.emulator.arm(fault);
   for (let started = 0; started < plan.workers; started++) world.startWorker();
 
   const alone = Math.floor(plan.items * SINGLES);
-  const batches = new Set<BatchId>([await submit(world, items.slice(alone))]);
+  const file = await submit(world, items.slice(alone));
+  const batches = new Set<BatchId>([file]);
   const enqueued = enqueueAll(world, items.slice(0, alone), batches, plan, signal);
   const watch = new Watch(world, batches, plan.items);
   const watching = watch.run(signal);
-  const counts: StormCounts = { kills: 0, freezes: 0, redisLosses: 0, foreign: 0 };
+  const counts: StormCounts = { kills: 0, freezes: 0, redisLosses: 0, foreign: 0, holds: 0, redriven: 0 };
   const pass = async () => {
-    await Promise.all([passStorm(world, plan, counts, { watch, tell, signal }), enqueued]);
-    tell(`left alone with ${watch.shown()}`);
+    await Promise.all([passStorm(world, plan, counts, { batches, watch, tell, signal }), enqueued]);
+    const { delivered } = world.emulator.books().webhooks;
+    tell(
+      `left alone after ${counts.holds} pauses, ${counts.redriven} redriven and ${delivered} told with ${watch.shown()}`,
+    );
     await settled(world, watch, plan, signal);
   };
   try {
@@ -84,7 +89,7 @@ export async function runOnce(plan: RunPlan, { tell, signal: stopped }: RunDeps)
       tell(`${world.endedByThemselves()} workers had ended by themselves, see their logs`);
     await world.drain().catch((error: unknown) => tell(String(error)));
     return {
-      verdict: await judgeWorld(world, plan, items, batches),
+      verdict: await judgeWorld(world, plan, items, { file, batches }),
       storm: counts,
       seconds: (performance.now() - startedMs) / 1_000,
       roundTripsPerItem: trips / plan.items,
@@ -113,11 +118,12 @@ async function passStorm(
   world: World,
   { seed, items, storm: plan }: RunPlan,
   counts: StormCounts,
-  { watch, tell, signal }: RunDeps & { readonly watch: Watch },
+  { batches, watch, tell, signal }: RunDeps & { readonly watch: Watch; readonly batches: ReadonlySet<BatchId> },
 ): Promise<void> {
   if (plan === null) return;
   const progress = () => watch.ended / items;
   await storm(world, { ...plan, seed }, counts, {
+    batches,
     progress,
     tell: (what) => tell(`${what} with ${watch.shown()}`),
     signal,
@@ -128,7 +134,7 @@ async function judgeWorld(
   { client, emulator, services, folder }: World,
   { hostile }: RunPlan,
   items: readonly Item[],
-  batches: ReadonlySet<BatchId>,
+  { file, batches }: { readonly file: BatchId; readonly batches: ReadonlySet<BatchId> },
 ): Promise<Verdict> {
   const lines: ResultLine[] = [];
   const reports: BatchReport[] = [];
@@ -136,8 +142,9 @@ async function judgeWorld(
     reports.push(await client.status(batch));
     lines.push(...(await Array.fromAsync(client.results(batch))));
   }
+  const decisions = await readDecisions(services.bucket, batches, file);
   const evidence = hostile ? await readEvidence(emulator, services, lines) : null;
-  const verdict = await judge({ items, lines, reports }, emulator, services.bucket, evidence);
+  const verdict = await judge({ items, lines, reports, decisions }, emulator, services.bucket, evidence);
   await writeFile(path.join(folder, "offenders.json"), JSON.stringify(verdict.offenders, null, 2));
   return verdict;
 }
@@ -145,7 +152,7 @@ async function judgeWorld(
 async function submit(world: World, items: readonly Item[]): Promise<BatchId> {
   const { batch } = await world.client.submit(
     items.map(({ id, model, input }) => ({ id, model, input })),
-    { name: "chaos" },
+    { name: "chaos", retryFailed: RETRY_FAILED },
   );
   return batch;
 }

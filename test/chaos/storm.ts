@@ -1,13 +1,15 @@
 /**
  * What a chaos run does to its fleet, drawn from the seed: every few seconds a worker is killed without a word and another
- * started; one after another is frozen past its locks and goes on; Redis loses its last seconds, and once everything; and
- * strangers buy on the account. The order of what befalls Redis is tied to how far the items are, not to the clock, so
+ * started; one after another is frozen past its locks and goes on; Redis loses its last seconds, and once everything;
+ * strangers buy on the account, and people pause and redrive (`people.ts`). The order of what befalls Redis is tied to how far the items are, not to the clock, so
  * that it strikes in the middle of work on a fast and on a slow machine.
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
+import type { BatchId } from "../../src/core/naming.ts";
 import { drawFraction } from "../../src/emulator/chance.ts";
 import { foreignOrder } from "./items.ts";
+import { every, type PeopleCounts, type PeoplePlan, people } from "./people.ts";
 import type { World } from "./world.ts";
 
 export type StormPlan = {
@@ -19,13 +21,17 @@ export type StormPlan = {
   readonly frozenMs: Range;
   /** Kills end when that share of the items has ended, and all that was to befall Redis has. */
   readonly until: number;
+  readonly people: Omit<PeoplePlan, "seed">;
+  /** People end when that share of the items has ended, and the kills have. */
+  readonly peopleUntil: number;
 };
 
 type Range = readonly [from: number, to: number];
 
-export type StormCounts = { kills: number; freezes: number; redisLosses: number; foreign: number };
+export type StormCounts = PeopleCounts & { kills: number; freezes: number; redisLosses: number; foreign: number };
 
 export type StormDeps = {
+  readonly batches: ReadonlySet<BatchId>;
   /** The share of items that have ended, as far as is known. */
   readonly progress: () => number;
   readonly tell: (what: string) => void;
@@ -39,6 +45,7 @@ const LOOK_MS = 100;
 /** Resolves when it is over, and counts as it goes; throws where the fleet can't be carried on. */
 export async function storm(world: World, plan: StormPlan, counts: StormCounts, deps: StormDeps): Promise<void> {
   const over = new AbortController();
+  const peopleOver = new AbortController();
   const until = AbortSignal.any([over.signal, deps.signal]);
   const draw = (what: string, [from, to]: Range) => from + (to - from) * drawFraction(plan.seed, what);
   const victim = (what: string) => {
@@ -67,6 +74,8 @@ export async function storm(world: World, plan: StormPlan, counts: StormCounts, 
     world.emulator.buyForeign(foreignOrder(turn));
     counts.foreign++;
   });
+  const peopleUntil = AbortSignal.any([peopleOver.signal, deps.signal]);
+  const acting = people(world, { ...plan.people, seed: plan.seed }, counts, { ...deps, until: peopleUntil });
   const redis = (async () => {
     for (const [turn, { at, what }] of plan.redis.entries()) {
       await reached(at, deps, until);
@@ -84,24 +93,17 @@ export async function storm(world: World, plan: StormPlan, counts: StormCounts, 
 
   try {
     // The others go on until they are told to stop; one that fails ends the run.
-    await Promise.race([redis, ...[killing, freezing, buying].map((going) => going.then(() => redis))]);
+    await Promise.race([redis, ...[killing, freezing, buying, acting].map((going) => going.then(() => redis))]);
+    over.abort();
+    await Promise.race([reached(plan.peopleUntil, deps, peopleUntil), acting]);
   } finally {
     over.abort();
-    await Promise.allSettled([killing, freezing, buying, redis]);
+    peopleOver.abort();
+    await Promise.allSettled([killing, freezing, buying, redis, acting]);
   }
+  await acting;
 }
 
 async function reached(share: number, { progress }: StormDeps, signal: AbortSignal): Promise<void> {
   while (progress() < share) await sleep(LOOK_MS, undefined, { signal });
-}
-
-/** Again and again, until it is told to stop. */
-async function every(until: AbortSignal, act: (turn: number) => Promise<void>): Promise<void> {
-  for (let turn = 0; !until.aborted; turn++) {
-    try {
-      await act(turn);
-    } catch (error) {
-      if (!until.aborted) throw error;
-    }
-  }
 }

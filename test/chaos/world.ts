@@ -1,12 +1,13 @@
 /**
- * One chaos run's fleet: a Redis that can lose its last seconds, the emulator, a folder for a bucket, and worker processes
- * that can be killed and frozen. All of it lives in one folder, logs too, which stays where a run has failed.
+ * One chaos run's fleet: a Redis that can lose its last seconds, the emulator, a folder for a bucket, worker processes that
+ * can be killed and frozen, and a server that takes the provider's webhooks, where there is one. All of it lives in one folder, logs too, which stays where a run has failed.
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, openSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
+import { createServer } from "node:net";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { readConfig } from "../../src/config.ts";
@@ -30,7 +31,7 @@ export type World = AsyncDisposable & {
   endedByThemselves(): number;
   /** `outlast …`; throws with what it said unless it ends with 0. */
   command(args: readonly string[]): Promise<void>;
-  /** SIGTERM to all workers; throws where one doesn't end by itself. */
+  /** SIGTERM to all workers, and to the server; throws where one doesn't end by itself. */
   drain(): Promise<void>;
 };
 
@@ -48,6 +49,8 @@ export type WorldOptions = {
   readonly emulator: EmulatorOptions;
   readonly createsPerMinute: number;
   readonly settlingSeconds: number;
+  /** Whether there is a server, and the provider is asked to call it. */
+  readonly isTold: boolean;
 };
 
 const PROJECT = new URL("../..", import.meta.url).pathname;
@@ -61,6 +64,7 @@ export async function startWorld({ folder, ...options }: WorldOptions): Promise<
   await mkdir(folder, { recursive: true });
   const redis = opened.use(await startChaosRedis());
   const emulator = opened.use(await startEmulator(options.emulator));
+  const port = options.isTold ? await freePort() : null;
   const env = {
     REPLICATE_API_TOKEN: "r8_emulator",
     OUTLAST_REPLICATE_BASE_URL: emulator.apiUrl,
@@ -72,6 +76,7 @@ export async function startWorld({ folder, ...options }: WorldOptions): Promise<
     OUTLAST_READS_PER_MINUTE: "60000",
     OUTLAST_SETTLING_SECONDS: String(options.settlingSeconds),
     OUTLAST_LOG_LEVEL: "info",
+    ...(port !== null && { OUTLAST_PORT: String(port), OUTLAST_PUBLIC_URL: `http://127.0.0.1:${port}` }),
   };
   const services = opened.use(await openServices(readConfig(env), "command"));
   const client = opened.use(await openClient({ env }));
@@ -87,8 +92,9 @@ export async function startWorld({ folder, ...options }: WorldOptions): Promise<
     return child;
   };
   const running = new Map<ChildProcess, ChaosWorker>();
+  const servers = new Map<ChildProcess, ChaosWorker>();
   opened.defer(async () => {
-    await Promise.all([...running.values()].map((worker) => worker.kill()));
+    await Promise.all([...running.values(), ...servers.values()].map((one) => one.kill()));
   });
   let started = 0;
   let endedByThemselves = 0;
@@ -96,18 +102,20 @@ export async function startWorld({ folder, ...options }: WorldOptions): Promise<
   opened.defer(() => {
     isClosing = true;
   });
-  const startWorker = () => {
+  const keepGoing = (args: readonly string[], name: () => string, among: Map<ChildProcess, ChaosWorker>) => {
     if (isClosing) return;
-    const name = `worker-${++started}`;
-    const child = start(["workers/main.ts"], name);
-    running.set(child, workerOf(child, name));
+    const called = name();
+    const child = start(args, called);
+    among.set(child, workerOf(child, called));
     child.once("exit", (_code, signal) => {
-      running.delete(child);
+      among.delete(child);
       if (signal !== null || isClosing) return;
       endedByThemselves++;
-      setTimeout(startWorker, RESTART_MS).unref();
+      setTimeout(() => keepGoing(args, name, among), RESTART_MS).unref();
     });
   };
+  const startWorker = () => keepGoing(["workers/main.ts"], () => `worker-${++started}`, running);
+  if (port !== null) keepGoing(["src/cli/cli.ts", "serve"], () => "server", servers);
   const held = opened.move();
   return {
     folder,
@@ -129,10 +137,22 @@ export async function startWorld({ folder, ...options }: WorldOptions): Promise<
     },
     async drain() {
       isClosing = true;
-      await Promise.all([...running].map(([child, { name }]) => drain(child, name)));
+      await Promise.all([...running, ...servers].map(([child, { name }]) => drain(child, name)));
     },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   };
+}
+
+/** That nobody listens on, at this moment. */
+async function freePort(): Promise<number> {
+  const server = createServer();
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  await once(server, "close");
+  if (address === null || typeof address === "string") throw new Error("no port");
+  return address.port;
 }
 
 function workerOf(child: ChildProcess, name: string): ChaosWorker {

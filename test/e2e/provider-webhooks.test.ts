@@ -6,9 +6,10 @@
 
 import { expect, test } from "vitest";
 import { type BatchId, OBJECT_KEYS, REDIS_KEYS } from "../../src/core/naming.ts";
+import { answer, startRawServer } from "../providers/raw-server.ts";
 import { expectRightBytes, prompts, report, results, submit } from "../support/batch.ts";
 import { type Fleet, type FleetProcess, startFleet } from "../support/fleet.ts";
-import { ACCOUNT } from "../support/stages.ts";
+import { ACCOUNT, objectsIn } from "../support/stages.ts";
 
 /** Without the provider's list, which would find what was bought too. */
 const NO_LIST = { route: "list", kind: "status", status: 500, count: null } as const;
@@ -134,4 +135,41 @@ test("where nobody answers under the public URL, no webhook is asked for, and th
     );
   expect(fleet.emulator.books().webhooks.sent).toBe(0);
   await expectBoughtOnce(fleet, batch, items);
+});
+
+test("the nonce in a webhook's address is nowhere to be read, though the provider quotes what it refuses", async () => {
+  const nonces: string[] = [];
+  // Of the third create the account is paused.
+  const statuses = [500, 422, 401];
+  await using provider = await startRawServer({
+    onRequest: (socket, head, body) => {
+      if (head.startsWith("GET /v1/webhooks/default/secret"))
+        return socket.write(answer(200, '{"key":"whsec_c2VjcmV0"}'));
+      if (!head.startsWith("POST ")) return socket.write(answer(200, '{"results":[],"next":null}'));
+      const { webhook = "" } = JSON.parse(body) as { readonly webhook?: string };
+      nonces.push(webhook.slice(webhook.lastIndexOf("/") + 1));
+      const status = statuses[Math.min(nonces.length, statuses.length) - 1] ?? 401;
+      return socket.write(answer(status, JSON.stringify({ detail: `can't call ${webhook}; asked for ${body}` })));
+    },
+  });
+  const env = { OUTLAST_REPLICATE_BASE_URL: provider.baseUrl, OUTLAST_LOG_LEVEL: "trace" };
+  await using fleet = await startFleet({ env, createsPerMinute: 60 });
+  const server = await fleet.startServer();
+  const worker = await startTold(fleet, server.url);
+  const items = 3;
+  const batch = await submit(fleet, prompts(items));
+  const { bucket, ledger, redis } = fleet.services;
+  await expect.poll(() => ledger.pausedReason(ACCOUNT), { timeout: 60_000 }).toMatch(/^401: can't call \*\*\*; asked/);
+  await expect.poll(async () => (await report(fleet, batch)).failed, { timeout: 30_000 }).toBe(1);
+
+  expect(nonces).toHaveLength(items);
+  expect(await report(fleet, batch)).toMatchObject({ failed: 1, unclear: 1, waiting: 1 });
+  expect((await results(fleet, batch)).map(({ error }) => error)).toContainEqual(expect.stringContaining("call ***"));
+  expect(await worker.stop()).toBe(0);
+  const paused = JSON.stringify(await redis.hgetall(REDIS_KEYS.account(ACCOUNT)));
+  const kept = JSON.stringify(await objectsIn(bucket)) + paused + worker.log() + server.log();
+  for (const nonce of nonces) {
+    expect(nonce.length).toBeGreaterThan(10);
+    expect(kept).not.toContain(nonce);
+  }
 });

@@ -398,6 +398,59 @@ describe("a read", () => {
   });
 });
 
+// It holds the attempt's nonce.
+describe("where a webhook is asked for", () => {
+  const NONCE = "NonceThatNobodyIsToSee0123456789";
+  const webhookUrl = `https://here.example/v1/webhooks/replicate/batch-0-1/${NONCE}`;
+  const problem = (body: object) => (status: number) => answer(status, JSON.stringify(body));
+  const cases: readonly (readonly [
+    name: string,
+    status: number,
+    told: (sent: string) => (status: number) => string,
+  ])[] = [
+    ["a 422 that quotes it", 422, () => problem({ detail: `webhook: ${webhookUrl} isn't reachable` })],
+    ["a 422 that quotes the whole request", 422, (sent) => problem({ detail: `can't take ${sent}` })],
+    [
+      "a 422 that quotes it at the edge of what is kept",
+      422,
+      () => problem({ detail: "x".repeat(1_920) + webhookUrl }),
+    ],
+    ["complaints about it", 422, () => problem({ detail: [{ loc: ["body", webhookUrl], msg: `no: ${webhookUrl}` }] })],
+    ["an error whose code it is", 400, () => problem({ error: { code: webhookUrl, message: webhookUrl } })],
+    [
+      "an error that spells it otherwise",
+      422,
+      () => (status) => {
+        const body = JSON.stringify({ detail: webhookUrl, error: { code: webhookUrl } });
+        return answer(status, body.replaceAll("https:", String.raw`https\u003a`));
+      },
+    ],
+    ["a refused token that quotes it", 401, () => problem({ title: webhookUrl, detail: webhookUrl })],
+    ["a page that quotes it", 502, () => (status) => answer(status, `<p>${"y".repeat(120)} ${webhookUrl}</p>`)],
+    ["a success that quotes it and nothing else", 201, (sent) => (status) => answer(status, sent)],
+    [
+      "a page that quotes it as JSON may be spelled",
+      502,
+      () => (status) => answer(status, `<p>${webhookUrl.replaceAll("/", String.raw`\/`)}</p>`),
+    ],
+  ];
+
+  test.each(cases)("is in no error after %s", async (_name, status, told) => {
+    let sent = "";
+    await using server = await startRawServer({
+      onRequest: (socket, _head, body) => {
+        sent = body;
+        socket.end(told(body)(status));
+      },
+    });
+    await using provider = open(server.baseUrl);
+    const error = await failureOf(provider.create({ target: TARGET, input: { prompt: "x" }, webhookUrl }, never()));
+    expect(sent, "it was asked for").toContain(NONCE);
+    expect(error.status).toBe(status);
+    expect(deepText(error)).not.toContain(NONCE.slice(0, 12));
+  });
+});
+
 describe("the token", () => {
   const echo = `bad token ${TOKEN} ${"x".repeat(1_975)}${TOKEN}`;
   const escaped = JSON.stringify({ detail: echo, error: { code: TOKEN } }).replaceAll("r8_", "r8\\u005f");
