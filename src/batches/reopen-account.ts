@@ -92,7 +92,7 @@ export async function reopenAccount(account: AccountName, deps: ReopenDeps): Pro
     return null;
   }
 
-  const notedAtMs = await noteRedis(bucket, account, identity, deps.clock());
+  const { notedAtMs, isFirst } = await noteRedis(bucket, account, identity, deps.clock());
   const done = { batches: 0, rebuilt: 0, unclear: 0 };
   for await (const id of listBatchIds(bucket)) {
     const batch = await readBatch(bucket, id);
@@ -104,7 +104,8 @@ export async function reopenAccount(account: AccountName, deps: ReopenDeps): Pro
     done.unclear += reopened.unclear;
     deps.tell(reopened);
   }
-  const hadNothing = opening.on === null && done.batches === 0;
+  // What is claimed was noted before: on the first Redis of all nothing was, and none before it has lost anything.
+  const hadNothing = opening.on === null && (isFirst || done.batches === 0);
   const lost: LostSpan = { fromMs: opening.lastClaimMs ?? notedAtMs, toMs: notedAtMs };
   await ledger.noteOpened(account, identity, hadNothing ? null : lost);
   return done;

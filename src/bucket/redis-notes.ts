@@ -12,13 +12,25 @@ const record = z.object({ redis: z.string(), noted_at: z.iso.datetime() });
 
 const MAX_NOTES = 100_000;
 
-/** Answers when this Redis was first noted: now, or earlier. */
-export async function noteRedis(bucket: Bucket, account: AccountName, redis: string, nowMs: number): Promise<number> {
+export type RedisNote = {
+  /** When this Redis was first noted: now, or earlier. */
+  readonly notedAtMs: number;
+  /** The account was on no other before. */
+  readonly isFirst: boolean;
+};
+
+export async function noteRedis(
+  bucket: Bucket,
+  account: AccountName,
+  redis: string,
+  nowMs: number,
+): Promise<RedisNote> {
   for (let n = await firstFree(bucket, account); n < MAX_NOTES; n++) {
     const before = n === 1 ? null : await readNote(bucket, account, n - 1);
-    if (before?.redis === redis) return Date.parse(before.noted_at);
+    if (before?.redis === redis) return { notedAtMs: Date.parse(before.noted_at), isFirst: n === 2 };
     const note: z.input<typeof record> = { redis, noted_at: new Date(nowMs).toISOString() };
-    if (await bucket.putOnce(OBJECT_KEYS.redisNote(account, n), JSON.stringify(note), JSON_TYPE)) return nowMs;
+    if (await bucket.putOnce(OBJECT_KEYS.redisNote(account, n), JSON.stringify(note), JSON_TYPE))
+      return { notedAtMs: nowMs, isFirst: n === 1 };
   }
   throw new Error(`account ${account} has ${MAX_NOTES} notes on Redis in ${bucket.url}: is it restarted all the time?`);
 }

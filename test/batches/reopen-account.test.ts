@@ -718,6 +718,23 @@ describe("an account", () => {
     expect(await reopen(line)).toBeNull();
   });
 
+  test("that is opened first after its first batch came has lost nothing: a retry is bought without evidence", async ({
+    line,
+  }) => {
+    await line.clear();
+    await line.redis.hdel(REDIS_KEYS.account(ACCOUNT), "opened_on");
+    const batch = await submit(line, "b", 2, 1);
+    await reopen(line);
+    await feed(line);
+    await buyAndEnd(line, refOf(batch, 0), INTERRUPTED);
+    expect(await statesOf(line, batch)).toEqual(["2 waiting", "1 waiting"]);
+    // The next Redis is another matter, though it knows of no opening either.
+    await line.redis.flushall();
+    await reopen(line);
+    expect(await line.ledger.opening(ACCOUNT)).toMatchObject({ lostByMs: line.clock() });
+    expect(await statesOf(line, batch)).toEqual(["2 unclear", "1 unclear"]);
+  });
+
   test("isn't reopened after a restart of a Redis that loses nothing; after a loss of its data it is", async ({
     line,
   }) => {

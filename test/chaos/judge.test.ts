@@ -102,6 +102,17 @@ describe("what was bought again by decision", () => {
     expect((await verdictOn(world, { ...outcome, decisions: byPeople([1, 2]) })).counts).toEqual({ ...ZEROS, lost: 1 });
   });
 
+  test("is billed for what came before, also where the next attempt is unclear for good", async ({ world }) => {
+    const { emulator, bucket, outcome } = world;
+    const refused = outcome.lines[REFUSED] as ResultLine;
+    const attempts = [{ attempt: 1, status: "failed", prediction_id: refused.prediction_id, error: "no", metrics: {} }];
+    const unclear = { ...refused, status: "unclear", prediction_id: null, attempts } as ResultLine;
+    const lines = outcome.lines.with(REFUSED, unclear);
+    const told = { ...outcome, lines, reports: [reportOf(emulator, lines)], decisions: byPeople([1]) };
+    const verdict = await judge(told, emulator, bucket, { leavesOpen: () => true });
+    expect(verdict).toMatchObject({ counts: ZEROS, undecidable: 1, decided: ITEMS.length + 1, creates: ITEMS.length });
+  });
+
   test("is wrong where an earlier attempt holds what another item holds", async ({ world }) => {
     const outcome = await boughtAgain(world);
     const refused = outcome.lines[REFUSED] as ResultLine;

@@ -156,10 +156,12 @@ async function judgeItem(item: Item, books: Books, bucket: Bucket, evidence: Evi
   const [line, ...more] = books.lines.get(item.id) ?? [];
   if (line === undefined) return { ...NOTHING, offences: [["lost", "it is nowhere"]] };
   if (more.length > 0) return { ...NOTHING, offences: [["wrong", `it has ${more.length + 1} lines`]] };
+  // Also one whose last attempt came to nothing yet.
+  const predictMs = billedMs(line, books);
   if (line.status === "unclear") {
     return evidence?.leavesOpen(item, line.item) === true
-      ? { ...NOTHING, undecidable: true }
-      : { ...NOTHING, offences: [["unclear", "nobody knows whether it was bought"]] };
+      ? { ...NOTHING, predictMs, undecidable: true }
+      : { ...NOTHING, predictMs, offences: [["unclear", "nobody knows whether it was bought"]] };
   }
   if (line.status !== "saved" && line.status !== "failed") {
     return { ...NOTHING, offences: [["lost", `it is ${line.status}`]] };
@@ -177,7 +179,6 @@ async function judgeItem(item: Item, books: Books, bucket: Bucket, evidence: Evi
   }
   if (held.foreign && evidence === null) offences.push(["wrong", "its prediction was bought by somebody else"]);
   if (holders.length > 1) offences.push(["wrong", "another item holds its prediction too"]);
-  const predictMs = billedMs(line, books);
   if (line.status === "failed") {
     if (held.status !== "failed") offences.push(["lost", `it failed, its prediction ${held.status}: ${line.error}`]);
     return { ...NOTHING, offences, predictMs };

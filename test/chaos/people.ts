@@ -9,6 +9,7 @@ import { redriveItems } from "../../src/batches/redrive-items.ts";
 import type { BatchId } from "../../src/core/naming.ts";
 import { drawFraction } from "../../src/emulator/chance.ts";
 import type { BatchStanding } from "../../src/ledger/ledger.ts";
+import { every } from "./every.ts";
 import type { World } from "./world.ts";
 
 export type PeoplePlan = {
@@ -97,15 +98,4 @@ async function redrive({ services }: World, { batch }: BatchStanding, seed: stri
   });
   if (indexes.length === 0) return 0;
   return redriveItems(batch, { ends: new Set(["failed"]), indexes }, { ...services, clock: Date.now });
-}
-
-/** Again and again, until it is told to stop. */
-export async function every(until: AbortSignal, act: (turn: number) => Promise<void>): Promise<void> {
-  for (let turn = 0; !until.aborted; turn++) {
-    try {
-      await act(turn);
-    } catch (error) {
-      if (!until.aborted) throw error;
-    }
-  }
 }

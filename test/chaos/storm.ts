@@ -8,8 +8,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { BatchId } from "../../src/core/naming.ts";
 import { drawFraction } from "../../src/emulator/chance.ts";
+import { every } from "./every.ts";
 import { foreignOrder } from "./items.ts";
-import { every, type PeopleCounts, type PeoplePlan, people } from "./people.ts";
+import { type PeopleCounts, type PeoplePlan, people } from "./people.ts";
 import type { World } from "./world.ts";
 
 export type StormPlan = {
