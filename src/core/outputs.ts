@@ -9,8 +9,6 @@ export type OutputFile = {
   /** Its place in reading order, from 0; names the object. */
   readonly n: number;
   readonly url: string;
-  /** From the URL's path, or null where only the content type can tell. */
-  readonly extension: string | null;
 };
 
 /** Nobody returns so many; a limit on everything. */
@@ -23,7 +21,7 @@ export function filesOf(output: unknown): readonly OutputFile[] {
   const collect = (text: string) => {
     if (isFileUrl(text) && !files.has(text)) {
       if (files.size === MAX_FILES) throw new RangeError(`an output holds more than ${MAX_FILES} files`);
-      files.set(text, { n: files.size, url: text, extension: extensionOf(text) });
+      files.set(text, { n: files.size, url: text });
     }
   };
   visit(output, 0, collect, () => {

@@ -2,7 +2,15 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { keyFault } from "../../src/bucket/keys.ts";
 import { batchIdFrom, OBJECT_KEYS } from "../../src/core/naming.ts";
-import { copyPriority, extensionOf, filesOf, isFileUrl, MAX_FILES, withKeys } from "../../src/core/outputs.ts";
+import {
+  copyPriority,
+  extensionOf,
+  filesOf,
+  isFileUrl,
+  MAX_FILES,
+  mapTexts,
+  withKeys,
+} from "../../src/core/outputs.ts";
 import { DAY, MINUTE } from "../../src/core/time.ts";
 
 const BATCH = batchIdFrom(new Uint8Array(13).fill(7));
@@ -59,6 +67,19 @@ test("keys take the place of exactly their URLs; everything else stays as it is"
       );
       expect(JSON.stringify(replaced ?? null)).toBe(JSON.stringify(expected));
       expect(withKeys(output, () => undefined)).toEqual(output);
+    }),
+  );
+});
+
+test("replacing the keys by their URLs again gives the output", () => {
+  fc.assert(
+    fc.property(anyOutput, (output) => {
+      const files = filesOf(output);
+      const keyOf = new Map(files.map(({ url, n }) => [url, `batches/b/items/00000000/output-${n}.bin`]));
+      const urlOf = new Map(files.map(({ url, n }) => [`batches/b/items/00000000/output-${n}.bin`, url]));
+      const kept = withKeys(output, (url) => keyOf.get(url));
+      expect(filesOf(kept)).toEqual([]);
+      expect(mapTexts(kept, (text) => urlOf.get(text) ?? text)).toEqual(output);
     }),
   );
 });

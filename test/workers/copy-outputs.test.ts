@@ -28,6 +28,7 @@ beforeAll(async () => {
     asked.push(path);
     if (path.includes("gone")) return response.writeHead(404).end();
     if (path.includes("busy")) return response.writeHead(503).end();
+    if (path.includes("page")) return response.writeHead(200, { "content-type": "text/html" }).end("<html>busy</html>");
     if (path.includes("cut")) {
       response.writeHead(200, { "content-length": "100" });
       return response.write("ten bytes.", () => response.destroy());
@@ -49,7 +50,8 @@ afterAll(async () => {
   server.close();
 });
 
-const bodyOf = (path: string) => Buffer.from(`the file ${path}`.repeat(100));
+/** Bytes, since no text passes for a picture. */
+const bodyOf = (path: string) => Buffer.from(`\u0000the file ${path}`.repeat(100));
 
 type World = { readonly line: Line; readonly errand: CopyErrand };
 
@@ -146,6 +148,16 @@ describe("the files of an output", () => {
     const world = await openWorld(line, ["http://169.254.169.254/latest/meta-data"]);
     await run(world);
     expect((await stand(world)).ending).toMatchObject({ end: "failed", copied: [] });
+  });
+
+  test("that turn out to be an error page are tried again to the end of the hour", async ({ line }) => {
+    const world = await openWorld(line, urls("/page.png"));
+    line.clock.forward(HOUR);
+    await expect(run(world)).rejects.toThrow(/HTML/);
+    line.clock.forward(1);
+    expect(await run(world)).toEqual({ kind: "done" });
+    const error = expect.stringMatching(/couldn't be saved: .*HTML page, where image\/png/);
+    expect((await stand(world)).ending).toMatchObject({ end: "failed", error, copied: [] });
   });
 
   test.for(["/busy.png", "/cut.png"])(
