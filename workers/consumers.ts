@@ -17,6 +17,7 @@ import { findItem } from "../src/batches/find-item.ts";
 import { patiently } from "../src/batches/gated-provider.ts";
 import { giveErrand } from "../src/batches/give-errand.ts";
 import { placeItems } from "../src/batches/place-items.ts";
+import { isDataRemoved } from "../src/batches/read-again.ts";
 import { reopenAccount } from "../src/batches/reopen-account.ts";
 import { readInputJob } from "../src/batches/single-input.ts";
 import { withdrawItem } from "../src/batches/withdraw-item.ts";
@@ -245,6 +246,7 @@ export function follow(services: Services, account: Account, log: Logger): Consu
     provider: account.speak,
     move: ledger.move,
     takeMarks: ledger.takeMarks,
+    incompleteSince: (ref) => ledger.incompleteSince(ref, Date.now()),
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
     enqueueCopy: queues.copy,
     enqueueRecord: queues.record,
@@ -271,16 +273,22 @@ export function follow(services: Services, account: Account, log: Logger): Consu
 export function copy(services: Services, log: Logger): Consumer {
   const { bucket, ledger, queues, accounts, outputHosts } = services;
   const agent = openDownloadAgent({ hosts: outputHosts });
-  const tokens = new Map(accounts.map((account) => [account.name, account.fileToken]));
+  const known = new Map(accounts.map((account) => [account.name, account]));
   const deps: CopyDeps = {
     readItem: ledger.readItem,
     readEnding: (ref, kept) => readEnding(bucket, ref, kept),
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending, "copied"),
     copyFile: (ref, file, signal) => {
-      const access = tokens.get(ref.account);
+      const access = known.get(ref.account)?.fileToken;
       const shown = access && { token: access.token, tokenHosts: access.hosts };
       return copyOutput(bucket, ref, file, { agent, maxBytes: MAX_OUTPUT_BYTES, ...shown }, signal);
     },
+    isDataRemoved: async (ref, prediction, signal) => {
+      const account = known.get(ref.account);
+      if (account === undefined) return null;
+      return isDataRemoved(prediction, { provider: account.speak, gate: account.gate }, signal);
+    },
+    noteProgress: async (ref, progress) => void (await ledger.markItem(ref, "progress", progress)),
     move: ledger.move,
     enqueueRecord: queues.record,
     clock: Date.now,

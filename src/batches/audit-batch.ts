@@ -37,7 +37,7 @@ import {
   parseErrandId,
 } from "../core/naming.ts";
 import type { PredictionId } from "../core/prediction.ts";
-import { billedTimeMs, predictTimeMs, type Receipt } from "../core/receipt.ts";
+import { billedTimeMs, notSavedBy, predictTimeMs, type Receipt } from "../core/receipt.ts";
 import { latestAfterIntentMs, type SweepPolicy } from "../core/sweeping.ts";
 import type { BatchStanding, Ledger, OpenItemFields } from "../ledger/ledger.ts";
 import type { AccountFinding, AuditFinding, ListTotals, OfItem, OfPrediction, Sum } from "./audit-findings.ts";
@@ -171,6 +171,7 @@ type Sums = {
   predictTimeMs: bigint;
   outputBytes: bigint;
   outputFiles: bigint;
+  notSaved: bigint;
 };
 
 /** Answers whether the batch stood still meanwhile, so that its totals could be compared. */
@@ -178,7 +179,7 @@ async function* auditBatch(audit: Audit, batch: BatchId, signal: AbortSignal): A
   const { account, deps } = audit;
   const before = await deps.ledger.standing(account, batch);
   if (before === null) return true;
-  const sums: Sums = { counts: new Map(), predictTimeMs: 0n, outputBytes: 0n, outputFiles: 0n };
+  const sums: Sums = { counts: new Map(), predictTimeMs: 0n, outputBytes: 0n, outputFiles: 0n, notSaved: 0n };
   const kept = listKeptItems(deps.bucket, batch);
   let next = await kept.next();
   for (let start = 0; start < before.batch.items; start += STATES_AT_ONCE) {
@@ -223,6 +224,7 @@ function wrongTotals({ counts, sums }: BatchStanding, found: Sums): readonly str
     ["predict time (ms)", sums.predict_time_ms, found.predictTimeMs],
     ["bytes of outputs", sums.output_bytes, found.outputBytes],
     ["files", sums.output_files, found.outputFiles],
+    ["predictions paid for and not saved", sums.not_saved, found.notSaved],
   ] as const;
   return [
     ...states,
@@ -313,6 +315,7 @@ function* take(
       sums.predictTimeMs += billedTimeMs(receipt);
       sums.outputBytes += receipt.outputs.reduce((sum, { bytes }) => sum + BigInt(bytes), 0n);
       sums.outputFiles += BigInt(receipt.outputs.length);
+      sums.notSaved += notSavedBy(receipt);
     }
     const createdAtMs = createdAt(audit, receipt, fields, listed?.createdAtMs);
     if (predictionId !== null && !own.has(predictionId)) {

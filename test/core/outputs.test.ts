@@ -9,6 +9,7 @@ import {
   isFileUrl,
   MAX_FILES,
   mapTexts,
+  missingFiles,
   withKeys,
 } from "../../src/core/outputs.ts";
 import { DAY, MINUTE } from "../../src/core/time.ts";
@@ -114,6 +115,27 @@ test("what a file is, as a table", () => {
   for (const [text, isFile, extension] of table) {
     expect([text, isFileUrl(text), isFile ? extensionOf(text) : null]).toEqual([text, isFile, extension]);
   }
+});
+
+test("nulls among files are missing files; nulls among anything else mean something", () => {
+  const file = "https://h.example/a.png";
+  const table: readonly (readonly [unknown, number])[] = [
+    [null, 0],
+    [[], 0],
+    [[null], 0],
+    [[null, "words"], 0],
+    [[file, null, file, null], 2],
+    [{ pictures: [file, null], other: [[null, file]], caption: null }, 2],
+    [[{ url: file }, null], 0],
+    [[file, null, "words"], 0],
+  ];
+  for (const [output, missing] of table) expect([output, missingFiles(output)]).toEqual([output, missing]);
+  fc.assert(
+    fc.property(anyOutput, (output) => {
+      const nulls = JSON.stringify(output ?? null).split("null").length - 1;
+      expect(missingFiles(output)).toBeLessThanOrEqual(nulls);
+    }),
+  );
 });
 
 describe("an output", () => {
