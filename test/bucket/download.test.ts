@@ -684,8 +684,9 @@ describe("a download that is no longer wanted", () => {
     });
     const full = new BucketError("failed", "the disk is full");
     const bucket = {
-      putStream: async (_key: string, body: AsyncIterable<unknown>): Promise<void> => {
+      putStream: async (_key: string, body: AsyncIterable<unknown>): Promise<{ sha256: null }> => {
         for await (const _chunk of body) throw full;
+        return { sha256: null };
       },
     };
     const { signal } = new AbortController();
