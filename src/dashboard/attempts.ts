@@ -131,7 +131,7 @@ function unsavedOf({ unsaved = [] }: Receipt): Html | null {
   if (unsaved.length === 0) return null;
   const rows = unsaved.slice(0, MAX_FILES).map(({ why }) => html`<li>${excerpt(why, MAX_ERROR)}</li>`);
   const more = unsaved.length - MAX_FILES;
-  return html`<p class="quiet">Files that couldn’t be had:</p><ul class="unsaved">${rows}</ul>${
+  return html`<p class="quiet">Files that couldn’t be had:</p><ul>${rows}</ul>${
     more > 0 ? html`<p class="quiet">… and ${number(more)} more.</p>` : null
   }`;
 }
