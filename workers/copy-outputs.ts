@@ -108,13 +108,19 @@ async function copyFiles(
       copied.push(done.get(file.url) ?? (await deps.copyFile(errand, file, signal)));
     } catch (error) {
       if (!(error instanceof DownloadError)) throw error;
-      failed[hopeOf(error, errand, deps.clock())].push({ file, error });
+      failed[hopeOf({ file, error }, errand, deps.clock())].push({ file, error });
     }
   }
   return { copied, ...failed };
 }
 
-function hopeOf({ kind }: DownloadError, { expiresAtMs }: CopyErrand, nowMs: number): Exclude<keyof Run, "copied"> {
+function hopeOf(
+  { file, error: { kind } }: Failed,
+  { expiresAtMs }: CopyErrand,
+  nowMs: number,
+): Exclude<keyof Run, "copied"> {
+  // Its bytes stand in the output itself: they won't get better.
+  if (/^data:/i.test(file.url)) return "hopeless";
   switch (kind) {
     case "refused-host":
     case "too-large":

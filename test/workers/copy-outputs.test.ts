@@ -250,6 +250,16 @@ describe("the files of an output", () => {
     expect((await stand(world)).ending).toMatchObject({ end: "failed", error, copied: [] });
   });
 
+  test("that stand in the output itself, and are wrong there, aren't waited for", async ({ line }) => {
+    const wrong = ["data:image/png;base64,", "data:image/png,%3Chtml%3E", "data:image/png;base64,a"];
+    const world = await openWorld(line, [...wrong, "data:image/gif;base64,R0lGODlhAQABAAAAACw="]);
+    expect(await run(world)).toEqual({ kind: "done" });
+    const { ending } = await stand(world);
+    expect(ending.end).toBe("failed");
+    expect(ending.unsaved?.map(({ url }) => url)).toEqual(wrong);
+    expect(ending.copied.map(({ content_type }) => content_type)).toEqual(["image/gif"]);
+  });
+
   test.for(["/busy.png", "/cut.png"])(
     "that stumble (%s) are tried again until they have surely expired",
     async (path, { line }) => {
