@@ -67,6 +67,13 @@ export async function copyOutputs(errand: CopyErrand, deps: CopyDeps, signal: Ab
   const ending = await deps.readEnding(errand, item.fields.ending);
   const before = readProgress(item.fields.progress);
   const run = await copyFiles(errand, ending, before, deps, signal);
+  if (run.stoppedBy !== null) {
+    const known = new Map([...before.copied, ...run.copied].map((file) => [file.from, file]));
+    if (known.size > before.copied.length) {
+      await deps.noteProgress(errand, writeProgress({ ...before, copied: [...known.values()] }));
+    }
+    throw run.stoppedBy.error;
+  }
   const prediction = item.fields.prediction_id === undefined ? null : predictionId(item.fields.prediction_id);
   const judged = await judgeRefused(errand, prediction, run, before, deps, signal);
   if (judged.kind === "again") return tryAgain(errand, before, judged, deps);
@@ -90,7 +97,11 @@ type Run = {
   readonly refused: readonly Failed[];
   /** To be tried again. */
   readonly troubled: readonly Failed[];
+  /** What no file is to blame for, as a bucket that is down: the run ended there. */
+  readonly stoppedBy: { readonly error: unknown } | null;
 };
+
+type Hope = "hopeless" | "refused" | "troubled";
 
 /** Those that aren't copied yet. */
 async function copyFiles(
@@ -102,23 +113,19 @@ async function copyFiles(
 ): Promise<Run> {
   const done = new Map(before.copied.map((file) => [file.from, file]));
   const copied: CopiedFile[] = [];
-  const failed: Record<Exclude<keyof Run, "copied">, Failed[]> = { hopeless: [], refused: [], troubled: [] };
+  const failed: Record<Hope, Failed[]> = { hopeless: [], refused: [], troubled: [] };
   for (const file of filesOf(answer?.output)) {
     try {
       copied.push(done.get(file.url) ?? (await deps.copyFile(errand, file, signal)));
     } catch (error) {
-      if (!(error instanceof DownloadError)) throw error;
+      if (!(error instanceof DownloadError)) return { copied, ...failed, stoppedBy: { error } };
       failed[hopeOf({ file, error }, errand, deps.clock())].push({ file, error });
     }
   }
-  return { copied, ...failed };
+  return { copied, ...failed, stoppedBy: null };
 }
 
-function hopeOf(
-  { file, error: { kind } }: Failed,
-  { expiresAtMs }: CopyErrand,
-  nowMs: number,
-): Exclude<keyof Run, "copied"> {
+function hopeOf({ file, error: { kind } }: Failed, { expiresAtMs }: CopyErrand, nowMs: number): Hope {
   // Its bytes stand in the output itself: they won't get better.
   if (/^data:/i.test(file.url)) return "hopeless";
   switch (kind) {

@@ -285,6 +285,19 @@ describe("the files of an output", () => {
     await expect(run(world, { ...depsOf(world), copyFile })).rejects.toThrow("full");
     expect((await stand(world)).state).toBe("copying");
   });
+
+  test("that were copied before the bucket gave up aren't asked for again", async ({ line }) => {
+    const world = await openWorld(line, urls("/1.png", "/2.png", "/3.png"));
+    const deps = depsOf(world);
+    const copyFile: CopyDeps["copyFile"] = (ref, file, aborted) =>
+      file.n === 1 ? Promise.reject(new Error("the bucket is full")) : deps.copyFile(ref, file, aborted);
+    await expect(run(world, { ...deps, copyFile })).rejects.toThrow("full");
+    expect(await run(world)).toEqual({ kind: "done" });
+    expect(asked).toEqual(["/1.png", "/2.png", "/3.png"]);
+    const { ending } = await stand(world);
+    expect(ending.end).toBe("saved");
+    expect(ending.copied).toHaveLength(3);
+  });
 });
 
 test("an errand of another attempt, or of an item that has ended, does nothing", async ({ line }) => {
