@@ -34,8 +34,11 @@ export async function judgeType(head: Buffer, told: ToldType): Promise<TypeVerdi
 
   const text = textIn(head);
   if (text !== null) {
-    if (declared !== null && MEDIA_IN_TEXT.test(declared)) return asTold;
     const page = pageIn(text);
+    const isSvg = page === "XML" && /<svg[\s>]/i.test(text);
+    if (isSvg && (toldType === null || isMedia(toldType))) return right("image/svg+xml", told.extension, "svg");
+    const inText = [declared, byName].find((type) => type !== null && MEDIA_IN_TEXT.test(type)) ?? null;
+    if (inText !== null) return page === null || page === "XML" ? asTold : wrong(page, inText);
     const promised = declared !== null && isBinary(declared) ? declared : page === null ? null : byName;
     if (promised === null || !isBinary(promised) || isPdf(promised, text)) return asTold;
     return wrong(page ?? "text", promised);
@@ -46,7 +49,7 @@ export async function judgeType(head: Buffer, told: ToldType): Promise<TypeVerdi
   const type = found.mime.toLowerCase().split(";")[0] ?? found.mime;
   // One container holds films, and sound alone: `audio/webm` is no mistake.
   if (toldType !== null && subtypeOf(toldType) === subtypeOf(type)) return right(toldType, told.extension, found.ext);
-  if (isMedia(type) || toldType === null) return right(type, told.extension, found.ext);
+  if (isMedia(type) || toldType === null || toldType.startsWith("text/")) return right(type, told.extension, found.ext);
   // Many a document is an archive at heart: what was told says more, unless it can't be that.
   return isMedia(toldType) ? wrong(type, toldType) : asTold;
 }
