@@ -1,8 +1,9 @@
 /**
  * Polls once a prediction that a provider has accepted. This stage alone decides that a prediction is over.
  *
- * Succeeded, its files go on to be copied (or straight to the record, where there are none). Ended otherwise, it is
- * recorded as a failed item. Running, it is polled again later; past its deadline, or when a person said so, it is
+ * Ended, its files go on to be copied, if it left any; without files it goes straight to the record. Succeeded without an
+ * output, or with holes in a list of files, it is polled again for a minute: what is missing then makes it a failed item.
+ * Running, it is polled again later; past its deadline, or when a person said so, it is
  * canceled upstream first, so that paying stops, and followed on, within bounds, to what it becomes.
  *
  * Whoever wakes it marks the item first: a mark that is found before it snoozes means that it polls again in a second.
@@ -15,8 +16,15 @@
 
 import { type AttemptRef } from "../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../src/core/outcome.ts";
-import { filesOf } from "../src/core/outputs.ts";
-import { type Expectation, nextPoll, OUTPUT_LIFETIME_MS, type PollPolicy } from "../src/core/polling.ts";
+import { filesOf, missingFiles } from "../src/core/outputs.ts";
+import {
+  type Expectation,
+  INCOMPLETE_FOR_MS,
+  INCOMPLETE_PAUSE_MS,
+  nextPoll,
+  OUTPUT_LIFETIME_MS,
+  type PollPolicy,
+} from "../src/core/polling.ts";
 import type { Prediction, TerminalStatus } from "../src/core/prediction.ts";
 import { answerOf, type Ending } from "../src/core/receipt.ts";
 import { decideAfterPoll } from "../src/core/retrying.ts";
@@ -28,12 +36,18 @@ import type { FollowErrand } from "../src/queues/queues.ts";
 
 export type FollowDeps = {
   readonly provider: Pick<Provider, "get" | "cancel">;
-  readonly move: (ref: AttemptRef, step: "succeed" | "conclude", options: MoveOptions) => Promise<MoveAnswer>;
+  readonly move: (
+    ref: AttemptRef,
+    step: "succeed" | "salvage" | "conclude",
+    options: MoveOptions,
+  ) => Promise<MoveAnswer>;
   /** What was asked of the item since its last poll; null: that one saw no status. */
   readonly takeMarks: (
     ref: AttemptRef,
     status: string | null,
   ) => Promise<{ readonly woken: boolean; readonly cancel: boolean; readonly byList: boolean }>;
+  /** When a poll first saw the attempt's success without a whole output: this one, or an earlier one. */
+  readonly incompleteSince: (ref: AttemptRef) => Promise<number>;
   readonly keepEnding: (ref: AttemptRef, ending: Ending) => Promise<string>;
   readonly enqueueCopy: (ref: AttemptRef, expiresAtMs: number) => Promise<void>;
   readonly enqueueRecord: (ref: AttemptRef) => Promise<void>;
@@ -90,26 +104,18 @@ export async function followPrediction(
 type EndedPrediction = Prediction & { readonly status: TerminalStatus };
 
 async function keepEnd(errand: FollowErrand, prediction: EndedPrediction, deps: FollowDeps): Promise<StageOutcome> {
+  const answer = answerOf(prediction);
   switch (prediction.status) {
     case "succeeded":
       return keepSuccess(errand, prediction, deps);
     case "failed":
-      return conclude(
-        errand,
-        { end: "failed", error: prediction.error, answer: answerOf(prediction), copied: [] },
-        deps,
-        prediction,
-      );
+      return keepRest(errand, { end: "failed", error: prediction.error, answer, copied: [] }, prediction, deps);
     case "canceled":
     case "aborted": {
       // A deadline ends it so, and then the item has failed; or a person did, on the provider's own page.
       const overdue = prediction.status === "aborted" || deps.clock() >= deadlineOf(errand, deps);
       const error = prediction.error ?? `the prediction was ${prediction.status} at the provider`;
-      return conclude(
-        errand,
-        { end: overdue ? "failed" : "canceled", error, answer: answerOf(prediction), copied: [] },
-        deps,
-      );
+      return keepRest(errand, { end: overdue ? "failed" : "canceled", error, answer, copied: [] }, prediction, deps);
     }
     default:
       return prediction.status satisfies never;
@@ -118,32 +124,65 @@ async function keepEnd(errand: FollowErrand, prediction: EndedPrediction, deps: 
 
 async function keepSuccess(errand: FollowErrand, prediction: Prediction, deps: FollowDeps): Promise<StageOutcome> {
   const ending: Ending = { end: "saved", error: null, answer: answerOf(prediction), copied: [] };
+  const failed = (error: string): Ending => ({ ...ending, end: "failed", error });
   if (prediction.dataRemoved) {
-    return conclude(
-      errand,
-      { ...ending, end: "failed", error: "succeeded, but the provider has removed its data already" },
-      deps,
-    );
+    return conclude(errand, failed("succeeded, but the provider has removed its data already"), deps);
   }
   const files = countFiles(prediction.output);
   if (files === null) {
-    return conclude(
-      errand,
-      { ...ending, end: "failed", error: "succeeded, but its output holds too many files, or is nested too deeply" },
-      deps,
-    );
+    const error = "succeeded, but its output holds too many files, or is nested too deeply";
+    return conclude(errand, failed(error), deps);
+  }
+  const missing = missingFiles(prediction.output);
+  if (prediction.output === null || missing > 0) {
+    const nowMs = deps.clock();
+    if (nowMs - (await deps.incompleteSince(errand)) < INCOMPLETE_FOR_MS) {
+      return { kind: "snooze", untilMs: nowMs + INCOMPLETE_PAUSE_MS };
+    }
+  }
+  if (prediction.output === null) return conclude(errand, failed("succeeded with no output"), deps, prediction);
+  if (missing > 0) {
+    const error = `succeeded, but ${missing} of its ${files + missing} files are missing: its list has null in their place`;
+    return copyOn(errand, "succeed", failed(error), prediction, deps);
   }
   if (files === 0) return conclude(errand, ending, deps, prediction);
+  return copyOn(errand, "succeed", ending, prediction, deps);
+}
 
-  const moved = await deps.move(errand, "succeed", {
+/** What a prediction that didn't succeed has left: its output so far is billed, too. */
+async function keepRest(
+  errand: FollowErrand,
+  ending: Ending,
+  prediction: Prediction,
+  deps: FollowDeps,
+): Promise<StageOutcome> {
+  const files = prediction.dataRemoved ? 0 : countFiles(prediction.output);
+  return files === null || files === 0
+    ? conclude(errand, ending, deps, wasRun(prediction) ? prediction : null)
+    : copyOn(errand, "salvage", ending, prediction, deps);
+}
+
+async function copyOn(
+  errand: FollowErrand,
+  step: "succeed" | "salvage",
+  ending: Ending,
+  prediction: Prediction,
+  deps: FollowDeps,
+): Promise<StageOutcome> {
+  const moved = await deps.move(errand, step, {
     nowMs: deps.clock(),
     set: { ending: await deps.keepEnding(errand, ending) },
   });
   if (moved.answer === "lost") return DONE;
-  await learn(prediction, moved, deps);
+  if (wasRun(prediction)) await learn(prediction, moved, deps);
   const createdAtMs = prediction.createdAt === null ? Number.NaN : Date.parse(prediction.createdAt);
   await deps.enqueueCopy(errand, (Number.isNaN(createdAtMs) ? errand.startedAtMs : createdAtMs) + OUTPUT_LIFETIME_MS);
   return DONE;
+}
+
+/** To its own end, and not to one that somebody made. */
+function wasRun({ status }: Prediction): boolean {
+  return status === "succeeded" || status === "failed";
 }
 
 function countFiles(output: unknown): number | null {

@@ -43,6 +43,7 @@ export function follow(services: Services, account: Account, log: Logger): Consu
     provider: account.speak,
     move: ledger.move,
     takeMarks: ledger.takeMarks,
+    incompleteSince: (ref) => ledger.incompleteSince(ref, Date.now()),
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
     enqueueCopy: queues.copy,
     enqueueRecord: queues.record,

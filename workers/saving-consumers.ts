@@ -4,6 +4,7 @@ import type { Logger } from "pino";
 import { describePrediction } from "../src/batches/describe-prediction.ts";
 import { signedFileUrl } from "../src/batches/file-links.ts";
 import { findItem } from "../src/batches/find-item.ts";
+import { isDataRemoved } from "../src/batches/read-again.ts";
 import { writeResults } from "../src/batches/write-results.ts";
 import { copyOutput } from "../src/bucket/copy-output.ts";
 import { openDownloadAgent } from "../src/bucket/download-agent.ts";
@@ -24,16 +25,22 @@ const MAX_OUTPUT_BYTES = 50 * 1024 ** 3;
 export function copy(services: Services, log: Logger): Consumer {
   const { bucket, ledger, queues, accounts, outputHosts } = services;
   const agent = openDownloadAgent({ hosts: outputHosts });
-  const tokens = new Map(accounts.map((account) => [account.name, account.fileToken]));
+  const known = new Map(accounts.map((account) => [account.name, account]));
   const deps: CopyDeps = {
     readItem: ledger.readItem,
     readEnding: (ref, kept) => readEnding(bucket, ref, kept),
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending, "copied"),
     copyFile: (ref, file, signal) => {
-      const access = tokens.get(ref.account);
+      const access = known.get(ref.account)?.fileToken;
       const shown = access && { token: access.token, tokenHosts: access.hosts };
       return copyOutput(bucket, ref, file, { agent, maxBytes: MAX_OUTPUT_BYTES, ...shown }, signal);
     },
+    isDataRemoved: async (ref, prediction, signal) => {
+      const account = known.get(ref.account);
+      if (account === undefined) return null;
+      return isDataRemoved(prediction, { provider: account.speak, gate: account.gate }, signal);
+    },
+    noteProgress: async (ref, progress) => void (await ledger.markItem(ref, "progress", progress)),
     move: ledger.move,
     enqueueRecord: queues.record,
     clock: Date.now,

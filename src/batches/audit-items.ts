@@ -7,7 +7,7 @@ import { type Judgement, judgeItem, probablyAlive } from "../core/auditing.ts";
 import { type ItemByte, type ItemState, isEnd } from "../core/item.ts";
 import { whyUnlisted } from "../core/list-book.ts";
 import { type AttemptRef, type BatchId, itemId } from "../core/naming.ts";
-import { billedTimeMs, predictTimeMs, type Receipt } from "../core/receipt.ts";
+import { billedTimeMs, notSavedBy, predictTimeMs, type Receipt } from "../core/receipt.ts";
 import type { BatchStanding, OpenItemFields } from "../ledger/ledger.ts";
 import { type Audit, disagreement } from "./audit.ts";
 import { type AuditFinding, iso, type OfItem, ofPrediction, secondsOf } from "./audit-findings.ts";
@@ -29,6 +29,7 @@ type Sums = {
   predictTimeMs: bigint;
   outputBytes: bigint;
   outputFiles: bigint;
+  notSaved: bigint;
 };
 
 /** Answers whether the batch stood still meanwhile, so that its totals could be compared. */
@@ -40,7 +41,7 @@ export async function* auditBatch(
   const { account, deps } = audit;
   const before = await deps.ledger.standing(account, batch);
   if (before === null) return true;
-  const sums: Sums = { counts: new Map(), predictTimeMs: 0n, outputBytes: 0n, outputFiles: 0n };
+  const sums: Sums = { counts: new Map(), predictTimeMs: 0n, outputBytes: 0n, outputFiles: 0n, notSaved: 0n };
   const kept = listKeptItems(deps.bucket, batch);
   let next = await kept.next();
   for (let start = 0; start < before.batch.items; start += STATES_AT_ONCE) {
@@ -85,6 +86,7 @@ function wrongTotals({ counts, sums }: BatchStanding, found: Sums): readonly str
     ["predict time (ms)", sums.predict_time_ms, found.predictTimeMs],
     ["bytes of outputs", sums.output_bytes, found.outputBytes],
     ["files", sums.output_files, found.outputFiles],
+    ["predictions paid for and not saved", sums.not_saved, found.notSaved],
   ] as const;
   return [
     ...states,
@@ -175,6 +177,7 @@ function* take(
       sums.predictTimeMs += billedTimeMs(receipt);
       sums.outputBytes += receipt.outputs.reduce((sum, { bytes }) => sum + BigInt(bytes), 0n);
       sums.outputFiles += BigInt(receipt.outputs.length);
+      sums.notSaved += notSavedBy(receipt);
     }
     const createdAtMs = createdAt(audit, receipt, fields, listed?.createdAtMs);
     if (predictionId !== null && !own.has(predictionId)) {

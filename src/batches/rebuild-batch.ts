@@ -15,7 +15,7 @@ import { failureGroup } from "../core/failing.ts";
 import { readItemByte } from "../core/item.ts";
 import { errandId } from "../core/naming.ts";
 import { openRecall, type RecordedAttempt, type RecordedItem } from "../core/recalling.ts";
-import { billedTimeMs, failedByProvider, type Receipt } from "../core/receipt.ts";
+import { billedTimeMs, failedByProvider, notSavedBy, type Receipt } from "../core/receipt.ts";
 import { DEFAULT_SWEEP_POLICY } from "../core/sweeping.ts";
 import { HOUR } from "../core/time.ts";
 import type { Ledger } from "../ledger/ledger.ts";
@@ -196,5 +196,6 @@ function recordedAttempt(attempt: number, receipt: Receipt): RecordedAttempt {
     billedMs: billedTimeMs(receipt),
     files: receipt.outputs.length,
     fileBytes: receipt.outputs.reduce((sum, { bytes }) => sum + BigInt(bytes), 0n),
+    notSaved: notSavedBy(receipt),
   };
 }

@@ -17,6 +17,8 @@ export type BatchReport = {
   readonly unclear: number;
   /** Predictions that were bought for an item which had one; each is noted beside the item's receipt. */
   readonly duplicates: number;
+  /** Predictions that succeeded, and so are paid for, and whose output isn't in the bucket, or not all of it. */
+  readonly not_saved: number;
   readonly account: AccountName;
   /** Why nothing more of it is bought, or null; `paused_by`: who has to let it go on, or the account's unclear items. */
   readonly paused: string | null;
@@ -58,6 +60,7 @@ export function reportOf(
     canceled: progress.canceled,
     unclear: progress.unclear,
     duplicates,
+    not_saved: Number(sums.not_saved),
     account: batch.account,
     paused,
     paused_by: paused === null ? null : batchPaused !== null ? "batch" : isUnclearHalt(paused) ? "unclear" : "account",

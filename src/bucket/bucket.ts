@@ -26,13 +26,14 @@ export interface Bucket {
 
   /**
    * Writes an object from a stream of unknown length with bounded memory. If the stream fails or `signal` aborts,
-   * the object isn't there (or is the old one) and the stream's error is thrown.
+   * the object isn't there (or is the old one) and the stream's error is thrown. Answers the SHA-256 of the object's bytes
+   * as the store computed it itself, in hexadecimal; null where it tells none.
    */
   putStream(
     key: string,
     body: Readable,
     options: { readonly contentType: string; readonly signal?: AbortSignal },
-  ): Promise<void>;
+  ): Promise<{ readonly sha256: string | null }>;
 
   /** Writes an object only if the key is free. Answers whether this call wrote it; of many racers exactly one does. */
   putOnce(key: string, body: Uint8Array | string, options: { readonly contentType: string }): Promise<boolean>;

@@ -1,6 +1,5 @@
 /** One output file, from its URL into the bucket. */
 
-import mime from "mime";
 import { type AttemptRef, OBJECT_KEYS } from "../core/naming.ts";
 import type { OutputFile } from "../core/outputs.ts";
 import type { CopiedFile } from "../core/receipt.ts";
@@ -17,13 +16,7 @@ export async function copyOutput(
   signal: AbortSignal,
 ): Promise<CopiedFile> {
   const download = await openDownload(file.url, options, signal);
-  const extension = file.extension ?? extensionOfType(download.contentType);
-  const key = OBJECT_KEYS.output(ref.batch, ref.index, ref.attempt, file.n, extension);
+  const key = OBJECT_KEYS.output(ref.batch, ref.index, ref.attempt, file.n, download.extension);
   const { bytes, sha256, contentType } = await saveDownload(bucket, key, download, signal);
   return { from: file.url, key, url: bucket.urlOf(key), bytes, sha256, content_type: contentType };
-}
-
-function extensionOfType(contentType: string | null): string {
-  const extension = contentType === null ? null : mime.getExtension(contentType);
-  return extension !== null && /^[a-z0-9]{1,8}$/.test(extension) ? extension : "bin";
 }

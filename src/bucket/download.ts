@@ -1,8 +1,8 @@
 /**
  * From a URL to a checked stream: what `body` delivers before it ends is the whole file, and nothing else.
  *
- * A body that breaks, stalls, is shorter than was said, empty or too large ends in a DownloadError, so whoever pipes
- * it into `bucket.putStream` stores the file or nothing. A break in the middle is mended by asking for the rest, where
+ * A body that breaks, stalls, is shorter than was said, empty or too large, or by its first bytes another kind of thing than
+ * was declared, ends in a DownloadError, so whoever pipes it into `bucket.putStream` stores the file or nothing. A break in the middle is mended by asking for the rest, where
  * the server named the file by a strong ETag and answers for the same one; otherwise the error says `transient`, and
  * the download begins anew.
  *
@@ -12,12 +12,13 @@
 
 import { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import mime from "mime";
 import { type Dispatcher, request } from "undici";
+import { extensionOf } from "../core/outputs.ts";
 import { type HostRule, isHttpsTo } from "./addresses.ts";
 import { decodeDataUrl, isDataUrl } from "./data-url.ts";
 import type { DownloadAgent } from "./download-agent.ts";
 import { DownloadError, shownUrl } from "./download-error.ts";
+import { type FileType, judgeType, LOOKED_AT_BYTES, type ToldType } from "./file-types.ts";
 import { discard, RefusedAddress } from "./guarded-agent.ts";
 
 export { DownloadError };
@@ -25,8 +26,10 @@ export { DownloadError };
 export type Download = {
   /** Ends only when the file is complete; otherwise fails with a DownloadError, or with the signal's reason. */
   readonly body: Readable;
-  /** `type/subtype`; told from the URL's extension where the server has none to say. */
+  /** `type/subtype`: by the first bytes, else as the server says, else by the URL's extension. */
   readonly contentType: string | null;
+  /** What such a file is called: 1 to 8 lower-case letters and digits. */
+  readonly extension: string;
   /** As announced; null where the server sends chunks without saying how many bytes they make. */
   readonly expectedBytes: number | null;
 };
@@ -46,12 +49,14 @@ const PAUSES_BEFORE_RESUMING_MS = [0, 100, 200, 400, 800, 1_600];
 
 type Answer = Dispatcher.ResponseData;
 
-/** Asks for a file and answers when its headers are in and are those of a file. The caller reads or destroys `body`. */
+/** Asks for a file and answers when its first bytes are in and are those of such a file. The caller reads or destroys `body`. */
 export async function openDownload(url: string, options: DownloadOptions, signal: AbortSignal): Promise<Download> {
   signal.throwIfAborted();
   if (isDataUrl(url)) {
-    const { bytes, contentType } = decodeDataUrl(url, options.maxBytes);
-    return { body: Readable.from([bytes], { objectMode: false }), contentType, expectedBytes: bytes.length };
+    const { bytes, contentType: declared } = decodeDataUrl(url, options.maxBytes);
+    const shown = `the output ${JSON.stringify(`${url.slice(0, Math.min(url.indexOf(","), 80))},…`)}`;
+    const type = await typeOf(bytes.subarray(0, LOOKED_AT_BYTES), { declared, extension: null }, shown);
+    return { body: Readable.from([bytes], { objectMode: false }), ...type, expectedBytes: bytes.length };
   }
   const start = URL.parse(url);
   if (start === null)
@@ -66,8 +71,11 @@ export async function openDownload(url: string, options: DownloadOptions, signal
   const first = await firstAnswer(start, run);
   try {
     const expectedBytes = announcedBytes(first, options.maxBytes);
-    const body = readableOf(checkedChunks(first, expectedBytes, run), () => ended.abort());
-    return { body, contentType: contentTypeOf(first), expectedBytes };
+    const chunks = checkedChunks(first, expectedBytes, run);
+    const head = await firstBytes(chunks);
+    const told = { declared: declaredType(first.answer), extension: extensionOf(url) ?? extensionOf(first.url.href) };
+    const type = await typeOf(head.subarray(0, LOOKED_AT_BYTES), told, asked(first.url));
+    return { body: readableOf(head, chunks, () => ended.abort()), ...type, expectedBytes };
   } catch (error) {
     ended.abort();
     throw error;
@@ -162,10 +170,37 @@ async function* checkedChunks(first: Found, announced: number | null, run: Run):
   }
 }
 
-/** As Readable.from, which however waits for the next chunk before it is destroyed, and that chunk may never come. */
-function readableOf(chunks: AsyncGenerator<Buffer>, stop: () => void): Readable {
+/** As many chunks as hold what is looked at, or all of a shorter file. */
+async function firstBytes(chunks: AsyncGenerator<Buffer>): Promise<Buffer> {
+  const head: Buffer[] = [];
+  for (let bytes = 0; bytes < LOOKED_AT_BYTES; ) {
+    const { done, value } = await chunks.next();
+    if (done === true) break;
+    head.push(value);
+    bytes += value.length;
+  }
+  return Buffer.concat(head);
+}
+
+async function typeOf(head: Buffer, told: ToldType, file: string): Promise<FileType> {
+  const verdict = await judgeType(head, told);
+  if (verdict.kind === "wrong") throw new DownloadError("bad-body", `${file} isn't that file: ${verdict.fault}`);
+  return { contentType: verdict.contentType, extension: verdict.extension };
+}
+
+/**
+ * As Readable.from, which however waits for the next chunk before it is destroyed, and that chunk may never come.
+ * `head`: what was taken of the chunks already.
+ */
+function readableOf(head: Buffer, chunks: AsyncGenerator<Buffer>, stop: () => void): Readable {
+  let first: Buffer | null = head;
   return new Readable({
     read() {
+      if (first !== null) {
+        this.push(first);
+        first = null;
+        return;
+      }
       chunks.next().then(
         ({ done, value }) => this.push(done ? null : value),
         (error: unknown) => this.destroy(error instanceof Error ? error : new Error(String(error))),
@@ -321,9 +356,7 @@ function strongEtag(answer: Answer): string | null {
   return /^"[^"]+"$/.test(etag) ? etag : null;
 }
 
-function contentTypeOf({ url, answer }: Found): string | null {
+function declaredType(answer: Answer): string | null {
   const type = headerOf(answer, "content-type")?.split(";")[0]?.trim().toLowerCase() ?? "";
-  const told = /^[\w.+-]+\/[\w.+-]+$/.test(type) ? type : null;
-  const saysNothing = told === null || told === "application/octet-stream" || told === "binary/octet-stream";
-  return saysNothing ? (mime.getType(url.pathname) ?? told) : told;
+  return /^[\w.+-]+\/[\w.+-]+$/.test(type) ? type : null;
 }

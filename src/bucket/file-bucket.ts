@@ -56,7 +56,11 @@ class FileBucket implements Bucket {
     }
   }
 
-  async putStream(key: string, body: Readable, options: { readonly signal?: AbortSignal }): Promise<void> {
+  async putStream(
+    key: string,
+    body: Readable,
+    options: { readonly signal?: AbortSignal },
+  ): Promise<{ readonly sha256: null }> {
     const path = this.#path(key);
     await withBody(
       body,
@@ -68,6 +72,7 @@ class FileBucket implements Bucket {
       },
       (error) => translated(error, "writing", `file:${path}`),
     );
+    return { sha256: null };
   }
 
   async putOnce(key: string, body: Uint8Array | string): Promise<boolean> {

@@ -4,7 +4,8 @@
  * What of S3 we lean on: a put is atomic; `If-None-Match: *` lets one of many writers win (`checkBucket` proves it
  * before a store is trusted with money records); keys list in the order of their UTF-8 bytes.
  *
- * AWS gets the SDK's defaults, which send a CRC32 with every body. A custom endpoint gets checksums only where an
+ * AWS gets the SDK's defaults, which send a CRC32 with every body, and of a stream the SHA-256, which it computes as well and
+ * answers: what is stored is then compared with what was sent. A custom endpoint gets checksums only where an
  * operation demands them, because many stores refuse the SDK's streamed ones; there, as everywhere, the signature
  * covers the SHA-256 of what we send over plain http.
  *
@@ -98,7 +99,7 @@ async function openClient(settings: S3Settings): Promise<S3Client> {
 
 function clientConfig(settings: S3Settings): S3ClientConfig {
   const { endpoint, region, credentials } = settings;
-  const checksums = settings.checksums ?? endpoint === undefined;
+  const checksums = checksumsOf(settings);
   const timeoutMs = settings.requestTimeoutMs ?? MINUTE;
   const silent = (): void => {};
   return {
@@ -122,6 +123,10 @@ function clientConfig(settings: S3Settings): S3ClientConfig {
   };
 }
 
+function checksumsOf({ checksums, endpoint }: S3Settings): boolean {
+  return checksums ?? endpoint === undefined;
+}
+
 class S3Bucket implements Bucket {
   readonly url: string;
   readonly #client: S3Client;
@@ -131,12 +136,14 @@ class S3Bucket implements Bucket {
   readonly #endpoint: string | null;
   readonly #deadlineMs: number;
   readonly #objects: ObjectSettings;
+  readonly #checksums: boolean;
 
   constructor(client: S3Client, bucket: string, prefix: string, settings: S3Settings) {
     this.#client = client;
     this.#bucket = bucket;
     this.#prefix = prefix === "" ? "" : `${prefix}/`;
     this.#endpoint = settings.endpoint === undefined ? null : new URL(settings.endpoint).origin;
+    this.#checksums = checksumsOf(settings);
     // All attempts of a request and the pauses between them.
     this.#deadlineMs = settings.deadlineMs ?? 2 * (settings.requestTimeoutMs ?? MINUTE);
     this.#objects = settings.objects ?? {};
@@ -164,13 +171,14 @@ class S3Bucket implements Bucket {
     key: string,
     body: Readable,
     options: { readonly contentType: string; readonly signal?: AbortSignal },
-  ): Promise<void> {
+  ): Promise<{ readonly sha256: string | null }> {
     const upload = new Upload({
       client: this.#client,
       params: {
         ...this.#newObject(key),
         Body: body,
         ContentType: options.contentType,
+        ...this.#proof(),
         ...(this.#objects.storageClass !== undefined && { StorageClass: this.#objects.storageClass as StorageClass }),
       },
       partSize: PART_BYTES,
@@ -179,12 +187,16 @@ class S3Bucket implements Bucket {
     });
     // An abort fails the body, and Upload then waits for its parts in flight and aborts the multipart upload before it
     // answers. Its own abort() answers at once, and what its parts leave behind would stay and cost.
+    let sha256: string | null = null;
     await withBody(
       body,
       options.signal,
-      async () => void (await upload.done()),
+      async () => {
+        sha256 = hexOf((await upload.done()).ChecksumSHA256);
+      },
       (error) => this.#translated(error, "writing", key),
     );
+    return { sha256 };
   }
 
   async putOnce(key: string, body: Uint8Array | string, options: { readonly contentType: string }): Promise<boolean> {
@@ -377,6 +389,10 @@ class S3Bucket implements Bucket {
     };
   }
 
+  #proof(): { readonly ChecksumAlgorithm?: "SHA256" } {
+    return this.#checksums ? { ChecksumAlgorithm: "SHA256" } : {};
+  }
+
   #deadline(): { readonly abortSignal: AbortSignal } {
     return { abortSignal: AbortSignal.timeout(this.#deadlineMs) };
   }
@@ -395,6 +411,13 @@ async function whole(body: unknown, bytes: number): Promise<Buffer> {
     throw Object.assign(new Error(`the body ended after ${read.length} of ${bytes} bytes`), { code: "ECONNRESET" });
   }
   return read;
+}
+
+/** Of what came in parts S3 answers a digest of the parts' digests, with their number behind it; that of the bytes is null then. */
+function hexOf(base64: string | undefined): string | null {
+  return base64 !== undefined && /^[A-Za-z0-9+/]{43}=$/.test(base64)
+    ? Buffer.from(base64, "base64").toString("hex")
+    : null;
 }
 
 function bytesOf(body: Uint8Array | string): Uint8Array {

@@ -2,7 +2,7 @@
 
 import { createHash } from "node:crypto";
 import { Readable } from "node:stream";
-import type { Bucket } from "./bucket.ts";
+import { type Bucket, BucketError } from "./bucket.ts";
 import type { Download } from "./download.ts";
 
 export type SavedFile = {
@@ -14,7 +14,8 @@ export type SavedFile = {
 
 /**
  * Streams a download under a key, with bounded memory. If either side fails or `signal` aborts, the key is as it was,
- * the download's connection is closed, and the failing side's error is thrown (DownloadError or BucketError).
+ * the download's connection is closed, and the failing side's error is thrown (DownloadError or BucketError). So it is
+ * where the store says that it holds other bytes: those are replaced by the next try.
  */
 export async function saveDownload(
   bucket: Pick<Bucket, "putStream">,
@@ -33,9 +34,16 @@ export async function saveDownload(
     }
   }
   try {
-    await bucket.putStream(key, Readable.from(measured(), { objectMode: false }), { contentType, signal });
+    const stored = await bucket.putStream(key, Readable.from(measured(), { objectMode: false }), {
+      contentType,
+      signal,
+    });
+    const sha256 = hash.digest("hex");
+    if (stored.sha256 !== null && stored.sha256 !== sha256) {
+      throw new BucketError("failed", `writing ${key} failed: the store holds other bytes than it was sent`);
+    }
+    return { bytes, sha256, contentType };
   } finally {
     download.body.destroy();
   }
-  return { bytes, sha256: hash.digest("hex"), contentType };
 }

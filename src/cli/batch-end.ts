@@ -41,9 +41,14 @@ function endLines(bucket: Pick<Bucket, "urlOf">, report: BatchReport): readonly 
   if (report.duplicates > 0) {
     lines.push(`${number(report.duplicates)} predictions bought twice; to see them: ${OUTLAST} audit ${batch}`);
   }
+  if (report.not_saved > 0) lines.push(`${notSavedWords(report)}; to see them: ${OUTLAST} audit ${batch}`);
   const pause = pauseOf(report);
   if (pause !== null && report.waiting > 0) lines.push(harmless(pause), resumeOf(report));
   return lines;
+}
+
+export function notSavedWords({ not_saved: count }: Pick<BatchReport, "not_saved">): string {
+  return `${number(count)} succeeded, ${count === 1 ? "is" : "are"} paid for, and couldn't be saved whole`;
 }
 
 /** Why nothing more of the batch is bought at the moment, if so. */

@@ -25,6 +25,7 @@ import { serveCommand } from "./serve.ts";
 import { statusCommand } from "./status.ts";
 import { submitCommand } from "./submit.ts";
 import { upCommand } from "./up.ts";
+import { verifyCommand } from "./verify.ts";
 import { watchCommand } from "./watch.ts";
 import { workerCommand } from "./worker.ts";
 
@@ -39,6 +40,7 @@ const COMMANDS = [
   resumeCommand,
   cancelCommand,
   auditCommand,
+  verifyCommand,
   redriveCommand,
   resolveCommand,
   limitCommand,

@@ -12,7 +12,7 @@ import type { ResultLine } from "../core/receipt.ts";
 import { SECOND } from "../core/time.ts";
 import { type CommandServices, openServices } from "../wiring.ts";
 import { showAccounts } from "./account-lines.ts";
-import { resumeOf } from "./batch-end.ts";
+import { notSavedWords, resumeOf } from "./batch-end.ts";
 import { cut, fields, harmless, table } from "./columns.ts";
 import { CommandError } from "./failures.ts";
 import { OUTLAST, print, printJson, say } from "./output.ts";
@@ -61,7 +61,19 @@ async function listBatches({ ledger }: CommandServices, limit: number, json: boo
     return;
   }
   if (reports.length === 0) return say(`no batches yet; to submit one: ${OUTLAST} submit --help`);
-  const header = ["batch", "name", "state", "items", "saved", "failed", "canceled", "unclear", "in flight", "waiting"];
+  const header = [
+    "batch",
+    "name",
+    "state",
+    "items",
+    "saved",
+    "failed",
+    "not saved",
+    "canceled",
+    "unclear",
+    "in flight",
+    "waiting",
+  ];
   const rows = reports.map((report) => [
     report.batch,
     report.name,
@@ -69,6 +81,7 @@ async function listBatches({ ledger }: CommandServices, limit: number, json: boo
     report.items,
     report.saved,
     report.failed,
+    report.not_saved,
     report.canceled,
     report.unclear,
     report.in_flight,
@@ -98,6 +111,10 @@ async function showBatch({ ledger, bucket }: CommandServices, id: string, json: 
       report.duplicates === 0
         ? null
         : `${number(report.duplicates)} bought twice; to see them: ${OUTLAST} audit ${report.batch}`,
+    "not saved":
+      report.not_saved === 0
+        ? null
+        : `${notSavedWords(report)}; to see them: ${OUTLAST} audit ${report.batch}; to buy them again: ${OUTLAST} redrive`,
     files: metrics.output_files === 0 ? null : files,
     "ran for": metrics.predict_time === 0 ? null : `${duration(metrics.predict_time * SECOND)} of predictions`,
     opened: report.opened_at,

@@ -13,7 +13,7 @@
  *                           └─ bind ─► running
  *
  * What leads out of `unclear` is the late answer of the request itself, or evidence: the provider's list, its webhook, or
- * a person's word. `adopt` leads to running, and `recall` to recording, from waiting, claimed and unclear.
+ * a person's word. `salvage` leads where `succeed` does; `adopt` leads to running, and `recall` to recording, from waiting, claimed and unclear.
  *
  * One byte per item holds both: the attempt in the high nibble (1 to 15), the state in the low one. A byte of 0
  * is an item nobody has touched: attempt 1, waiting. The ledger's one Lua script makes every step and is handed
@@ -60,9 +60,11 @@ export const ITEM_STEPS = {
   refuse: { from: ["claimed", "unclear"], to: "recording" },
   /** The prediction succeeded; its output is to be copied. */
   succeed: { from: ["running"], to: "copying" },
+  /** The prediction ended otherwise, and has left files; its output is to be copied. */
+  salvage: { from: ["running"], to: "copying" },
   /** The prediction ended without an output to copy. */
   conclude: { from: ["running"], to: "recording" },
-  /** Every output is in the bucket, or surely can't be had any more. */
+  /** Every output is in the bucket, or surely can't be had. */
   finishCopy: { from: ["copying"], to: "recording" },
   /** The attempt's receipt is in the bucket; Redis had lost that it was bought. */
   recall: { from: ["waiting", "claimed", "unclear"], to: "recording" },

@@ -9,8 +9,6 @@ export type OutputFile = {
   /** Its place in reading order, from 0; names the object. */
   readonly n: number;
   readonly url: string;
-  /** From the URL's path, or null where only the content type can tell. */
-  readonly extension: string | null;
 };
 
 /** Nobody returns so many; a limit on everything. */
@@ -23,7 +21,7 @@ export function filesOf(output: unknown): readonly OutputFile[] {
   const collect = (text: string) => {
     if (isFileUrl(text) && !files.has(text)) {
       if (files.size === MAX_FILES) throw new RangeError(`an output holds more than ${MAX_FILES} files`);
-      files.set(text, { n: files.size, url: text, extension: extensionOf(text) });
+      files.set(text, { n: files.size, url: text });
     }
   };
   visit(output, 0, collect, () => {
@@ -32,13 +30,26 @@ export function filesOf(output: unknown): readonly OutputFile[] {
   return [...files.values()];
 }
 
+/**
+ * Of lists that else hold files alone, how many entries are null: a model's files that its host failed to take in (Cog up to
+ * 0.22 only logged that).
+ */
+export function missingFiles(output: unknown, depth = 0): number {
+  if (typeof output !== "object" || output === null || depth === MAX_DEPTH) return 0;
+  const entries: readonly unknown[] = Object.values(output);
+  const nulls = entries.filter((entry) => entry === null).length;
+  const files = entries.filter((entry) => typeof entry === "string" && isFileUrl(entry)).length;
+  if (Array.isArray(output) && nulls > 0 && files > 0 && nulls + files === entries.length) return nulls;
+  return entries.reduce((sum: number, entry) => sum + missingFiles(entry, depth + 1), 0);
+}
+
 /** The output with every file URL that `keyOf` knows replaced by its key. */
 export function withKeys(output: unknown, keyOf: (url: string) => string | undefined): unknown {
   return mapTexts(output, (text) => (isFileUrl(text) ? (keyOf(text) ?? text) : text));
 }
 
 /** The same JSON with each of its strings, however deep, replaced by what `replace` makes of it. */
-export function mapTexts(value: unknown, replace: (text: string) => string): unknown {
+export function mapTexts(value: unknown, replace: (text: string) => unknown): unknown {
   return visit(value, 0, replace, (deeper) => deeper);
 }
 

@@ -29,6 +29,13 @@ export const DEFAULT_POLL_POLICY: PollPolicy = {
 /** Outputs are deleted an hour after the prediction; whether from its creation or its end isn't documented, so: creation. */
 export const OUTPUT_LIFETIME_MS = HOUR;
 
+/**
+ * A success without its output, or without a part of it, is polled again for so long: what is written in two steps may be
+ * read between them.
+ */
+export const INCOMPLETE_FOR_MS = MINUTE;
+export const INCOMPLETE_PAUSE_MS = 5 * SECOND;
+
 export type NextPoll =
   | { readonly kind: "poll"; readonly atMs: number }
   /** Past its deadline: cancel it upstream, and poll again at `atMs`. */

@@ -72,7 +72,7 @@ export function predictionView(asked: AskedFor, standing: Standing, links: Predi
     model: receipt?.model ?? (target.kind === "model" ? `${target.owner}/${target.name}` : ""),
     version: target.kind === "version" ? target.version : (receipt?.version ?? "hidden"),
     input,
-    output: receipt?.status === "saved" ? withFileUrls(receipt, (key) => links.fileUrl(item, key)) : null,
+    output: receipt === null ? null : shownOutput(receipt, (key) => links.fileUrl(item, key)),
     error: status === "succeeded" || status === "canceled" ? null : (receipt?.error ?? null),
     status,
     logs: receipt?.logs ?? "",
@@ -118,8 +118,13 @@ function shownStatus({ state, polledStatus, receipt }: Standing): PredictionView
   }
 }
 
-/** The provider's output, in which each kept file stands as its key. */
-function withFileUrls({ output, outputs }: Receipt, urlOf: (key: string) => string): unknown {
+/**
+ * The provider's output, in which each kept file stands as its key. What isn't saved whole shows the files that were kept,
+ * if there are any, and null in place of each that couldn't be had: nobody is sent to an address that leads nowhere.
+ */
+function shownOutput({ status, output, outputs, unsaved = [] }: Receipt, urlOf: (key: string) => string): unknown {
   const keys = new Set(outputs.map(({ key }) => key));
-  return keys.size === 0 ? output : mapTexts(output, (text) => (keys.has(text) ? urlOf(text) : text));
+  if (keys.size === 0) return status === "saved" ? output : null;
+  const lost = new Set(unsaved.map(({ url }) => url));
+  return mapTexts(output, (text) => (keys.has(text) ? urlOf(text) : lost.has(text) ? null : text));
 }

@@ -20,6 +20,8 @@ export type RecordedAttempt = {
   readonly billedMs: bigint;
   readonly files: number;
   readonly fileBytes: bigint;
+  /** What it adds to the predictions that are paid for and not saved. */
+  readonly notSaved: bigint;
 };
 
 /** An item that has left something in the bucket. */
@@ -99,7 +101,7 @@ function unclear(attempt: number, fromMs: number, { lostByMs }: RecallFacts): Re
 export type RecalledBatch = {
   readonly bytes: Uint8Array;
   readonly counts: ReadonlyMap<ItemState, number>;
-  readonly sums: { readonly predict_time_ms: bigint; readonly output_bytes: bigint; readonly output_files: bigint };
+  readonly sums: Readonly<Record<"predict_time_ms" | "output_bytes" | "output_files" | "not_saved", bigint>>;
   readonly failures: ReadonlyMap<string, { readonly count: number; readonly example: number }>;
   /** The items that were saved last and have files, newest first. */
   readonly latest: readonly number[];
@@ -125,7 +127,7 @@ export type Recall = {
 export function openRecall(facts: RecallFacts): Recall {
   const bytes = new Uint8Array(facts.items);
   const counts = new Map<ItemState, number>();
-  const sums = { predict_time_ms: 0n, output_bytes: 0n, output_files: 0n };
+  const sums = { predict_time_ms: 0n, output_bytes: 0n, output_files: 0n, not_saved: 0n };
   const failures = new Map<string, { count: number; example: number }>();
   const unclearItems: RecalledBatch["unclear"][number][] = [];
   let saved: { index: number; atMs: number }[] = [];
@@ -159,10 +161,11 @@ export function openRecall(facts: RecallFacts): Recall {
       for (; next < index; next++) place(next, []);
       next = index + 1;
       const item = place(index, attempts);
-      for (const { billedMs, fileBytes, files } of attempts) {
+      for (const { billedMs, fileBytes, files, notSaved } of attempts) {
         sums.predict_time_ms += billedMs;
         sums.output_bytes += fileBytes;
         sums.output_files += BigInt(files);
+        sums.not_saved += notSaved;
       }
       const last = attempts.at(-1);
       if (last === undefined || item.attempt !== last.attempt) return;

@@ -24,6 +24,8 @@ export type AttemptLine = {
   readonly prediction_id: string | null;
   readonly error: string | null;
   readonly metrics: Readonly<Record<string, unknown>>;
+  /** Where it succeeded, and so is paid for, and its output isn't in the bucket, or not all of it. */
+  readonly not_saved?: true;
 };
 
 /** One line of `results.jsonl` and of `results --json`. */
@@ -59,6 +61,8 @@ export type Receipt = ResultLine & {
   readonly reply_to: string | null;
   /** What the client's webhook is told, where it has one. */
   readonly webhook_events: readonly WebhookEvent[];
+  /** Files of the output that couldn't be had, and still stand in it as the provider's URLs. */
+  readonly unsaved?: readonly UnsavedFile[];
 };
 
 /** A prediction's end as it is kept between the stages: what the receipt needs, in the provider's words. */
@@ -75,6 +79,9 @@ export function answerOf(prediction: Prediction): Answer {
 /** A file as copy saved it, beside the URL that the provider gave it. */
 export type CopiedFile = KeptOutput & { readonly from: string };
 
+/** A file that couldn't be had. */
+export type UnsavedFile = { readonly url: string; readonly why: string };
+
 /** How an attempt ends, as far as the stages before `record` know: what the receipt is made from. */
 export type Ending = {
   readonly end: ItemEnd;
@@ -83,6 +90,7 @@ export type Ending = {
   /** Null where the provider refused the input, so that there was no prediction. */
   readonly answer: Answer | null;
   readonly copied: readonly CopiedFile[];
+  readonly unsaved?: readonly UnsavedFile[];
   /** Where it ended before it was bought: as what, in the provider's spelling. */
   readonly unboughtAs?: Extract<TerminalStatus, "canceled" | "aborted">;
 };
@@ -104,6 +112,8 @@ export function buildReceipt(facts: {
   const keys = new Map(copied.map((file) => [file.from, file.key]));
   const error = ending.error ?? answer?.error ?? (end === "saved" ? null : withoutReason(answer?.status ?? "nothing"));
   const metrics = answer?.metrics ?? {};
+  const notSaved = end === "failed" && answer?.status === "succeeded";
+  const { unsaved = [] } = ending;
   return {
     index: ref.index,
     item: itemId(ref.batch, ref.index),
@@ -116,7 +126,14 @@ export function buildReceipt(facts: {
     metrics,
     attempts: [
       ...facts.earlier,
-      { attempt: ref.attempt, status: end, prediction_id: facts.predictionId, error, metrics },
+      {
+        attempt: ref.attempt,
+        status: end,
+        prediction_id: facts.predictionId,
+        error,
+        metrics,
+        ...(notSaved && { not_saved: true as const }),
+      },
     ],
     batch: ref.batch,
     account: ref.account,
@@ -131,7 +148,15 @@ export function buildReceipt(facts: {
     prediction_status: ending.unboughtAs ?? terminalStatusOf(answer),
     reply_to: facts.replyTo,
     webhook_events: facts.webhookEvents,
+    ...(unsaved.length > 0 && { unsaved: unsaved.map(({ url, why }) => ({ url: shortened(url), why })) }),
   };
+}
+
+const LONGEST_DATA_URL = 100;
+
+/** A data URL may be megabytes long; the output has it whole. */
+function shortened(url: string): string {
+  return /^data:/i.test(url) && url.length > LONGEST_DATA_URL ? `${url.slice(0, LONGEST_DATA_URL)}…` : url;
 }
 
 function withoutReason(status: string): string {
@@ -150,6 +175,15 @@ export function failedByProvider({ prediction_status: status, error }: Receipt):
 export function billedTimeMs({ attempts, prediction_id: prediction, metrics }: Receipt): bigint {
   const before = attempts.slice(0, -1).some(({ prediction_id: id }) => id !== null && id === prediction);
   return before ? 0n : predictTimeMs(metrics);
+}
+
+/**
+ * What the attempt adds to the predictions that are paid for and not saved: nothing where an earlier attempt had the same
+ * one, and one less where its output was kept after all.
+ */
+export function notSavedBy({ attempts, prediction_id: prediction }: Receipt): bigint {
+  const before = attempts.slice(0, -1).findLast(({ prediction_id: id }) => id !== null && id === prediction);
+  return (attempts.at(-1)?.not_saved === true ? 1n : 0n) - (before?.not_saved === true ? 1n : 0n);
 }
 
 function terminalStatusOf(answer: Answer | null): TerminalStatus | null {

@@ -49,7 +49,7 @@ ${facts([
   ["version", receipt?.version == null ? null : html`<code>${excerpt(receipt.version, 100)}</code>`],
   ...metricsOf(receipt),
 ])}
-${receipt === null ? null : [filesOf(receipt.outputs), logsOf(receipt)]}
+${receipt === null ? null : [filesOf(receipt.outputs), unsavedOf(receipt), logsOf(receipt)]}
 </article>`;
 }
 
@@ -123,6 +123,15 @@ function filesOf(outputs: readonly KeptOutput[]): Html | null {
     );
   const more = outputs.length - MAX_FILES;
   return html`<div class="scroll"><table><thead><tr><th>file</th><th>type</th><th class="number">size</th><th>SHA-256</th><th>kept at</th></tr></thead><tbody>${rows}</tbody></table></div>${
+    more > 0 ? html`<p class="quiet">… and ${number(more)} more.</p>` : null
+  }`;
+}
+
+function unsavedOf({ unsaved = [] }: Receipt): Html | null {
+  if (unsaved.length === 0) return null;
+  const rows = unsaved.slice(0, MAX_FILES).map(({ why }) => html`<li>${excerpt(why, MAX_ERROR)}</li>`);
+  const more = unsaved.length - MAX_FILES;
+  return html`<p class="quiet">Files that couldn’t be had:</p><ul>${rows}</ul>${
     more > 0 ? html`<p class="quiet">… and ${number(more)} more.</p>` : null
   }`;
 }

@@ -61,7 +61,7 @@ function buttons({ batch, report, held }: BatchSight): HtmlPart {
 function notes({ sight, viewer }: BatchView): Part {
   return {
     id: "notes",
-    html: html`<div id="notes">${[pausedNote(sight, viewer), canceledNote(sight), unclearNote(sight), duplicatesNote(sight)]}</div>`,
+    html: html`<div id="notes">${[pausedNote(sight, viewer), canceledNote(sight), unclearNote(sight), duplicatesNote(sight), notSavedNote(sight)]}</div>`,
   };
 }
 
@@ -92,6 +92,13 @@ function duplicatesNote({ report }: BatchSight): Html | null {
   if (report.duplicates === 0) return null;
   const were = report.duplicates === 1 ? "prediction was" : "predictions were";
   return html`<p class="note warn" id="duplicates"><b>${number(report.duplicates)} ${were} bought twice.</b> Its item had another by then: each is noted beside the item’s receipt, and was canceled if it still ran. <code>outlast audit</code> names them.</p>`;
+}
+
+function notSavedNote({ report }: BatchSight): Html | null {
+  const { not_saved: count } = report;
+  if (count === 0) return null;
+  const are = count === 1 ? "prediction is" : "predictions are";
+  return html`<p class="note warn" id="not-saved"><b>${number(count)} ${are} paid for and not saved.</b> ${count === 1 ? "It" : "Each"} succeeded, and its output, or a part of it, couldn’t be had in time: why stands with each failed item. Nothing buys ${count === 1 ? "it" : "them"} again but <code>outlast redrive</code>.</p>`;
 }
 
 function unclearNote({ report }: BatchSight): Html | null {

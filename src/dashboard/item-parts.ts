@@ -34,7 +34,7 @@ const STATE_WORDS = {
   waiting: "It isn’t bought yet: its turn hasn’t come.",
   claimed: "It is being bought: the intent is written, the provider hasn’t answered yet.",
   running: "It is bought, and runs at the provider.",
-  copying: "The prediction succeeded; its files are being copied into the bucket.",
+  copying: "The prediction is over; its files are being copied into the bucket.",
   recording: "It is over; its receipt is being written.",
   saved: "Its outputs and the receipt are in the bucket.",
   failed: "It failed. Its receipt says why.",

@@ -8,6 +8,8 @@
  *   half-body           the work is done and answered, but the body breaks off in the middle
  *   silence             no answer, and the socket stays open; `created` says whether the work was done
  *   late                the work is done at once and answered after `delayMs`, unless the asker hangs up before
+ *   page                the work is done, and answered as if all were well, but with a web page for a body
+ *   empty               likewise, with no body
  *
  * With the messages of the route `webhook`, all those of one prediction alike:
  *
@@ -29,7 +31,16 @@ import { drawFraction } from "./chance.ts";
 import { Turns } from "./turns.ts";
 
 const REQUEST_ROUTES = ["create", "get", "file", "cancel", "list"] as const;
-const REQUEST_KINDS = ["drop-before-read", "drop-after-create", "status", "half-body", "silence", "late"] as const;
+const REQUEST_KINDS = [
+  "drop-before-read",
+  "drop-after-create",
+  "status",
+  "half-body",
+  "silence",
+  "late",
+  "page",
+  "empty",
+] as const;
 const MESSAGE_KINDS = ["drop", "late", "repeat", "forge"] as const;
 
 /** Node's timers hold no more. */

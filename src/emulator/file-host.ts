@@ -10,6 +10,7 @@ import { type Answer, html, whole } from "./answer.ts";
 import type { Books } from "./books.ts";
 import { drawName } from "./chance.ts";
 import type { OutputFile } from "./model.ts";
+import { isTerminal } from "./prediction.ts";
 import type { Predictions } from "./predictions.ts";
 import type { Call, Exchange } from "./serve.ts";
 import type { StrayTokens } from "./stray-tokens.ts";
@@ -73,7 +74,7 @@ function answerFile(call: Call, deps: FileHostDeps): Answer {
 function findFile(pathname: string, deps: FileHostDeps) {
   const [, id = "", given, name] = ADDRESS.exec(pathname) ?? [];
   const prediction = deps.predictions.find(id);
-  if (!prediction || prediction.status !== "succeeded" || prediction.dataRemoved) return null;
+  if (!prediction || !isTerminal(prediction.status) || prediction.dataRemoved) return null;
   const files = prediction.model.files(prediction.input, prediction.digest);
   const index = files.findIndex((file) => file.name === name);
   const file = files[index];

@@ -40,6 +40,8 @@ export type ModelPlan<Schema extends z.ZodObject> = {
   files?(input: z.output<Schema>, digest: string): readonly OutputFile[];
   /** `urls` are those of `files`, in their order. */
   output(input: z.output<Schema>, urls: readonly string[], digest: string): unknown;
+  /** What a run that doesn't succeed has given by then; nothing unless the model gives its output bit by bit. */
+  rest?(input: z.output<Schema>, urls: readonly string[]): unknown;
   /** `luck`, in [0, 1), differs from run to run of the same input. */
   failure?(input: z.output<Schema>, luck: number): Failure | null;
   /** Where the input decides how long it runs. */
@@ -58,6 +60,7 @@ export type Model = {
   check(input: unknown): readonly InvalidField[];
   files(input: unknown, digest: string): readonly OutputFile[];
   output(input: unknown, urls: readonly string[], digest: string): unknown;
+  rest(input: unknown, urls: readonly string[]): unknown;
   failure(input: unknown, luck: number): Failure | null;
   runMs(input: unknown): number | null;
 };
@@ -83,6 +86,7 @@ export function defineModel<Schema extends z.ZodObject>(plan: ModelPlan<Schema>)
     },
     files: (input, digest) => plan.files?.(plan.input.parse(input), digest) ?? [],
     output: (input, urls, digest) => plan.output(plan.input.parse(input), urls, digest),
+    rest: (input, urls) => plan.rest?.(plan.input.parse(input), urls) ?? null,
     failure: (input, luck) => plan.failure?.(plan.input.parse(input), luck) ?? null,
     runMs: (input) => plan.runMs?.(plan.input.parse(input)) ?? null,
   };

@@ -119,6 +119,38 @@ const models: readonly Model[] = [
   }),
 
   defineModel({
+    name: "halting",
+    description: "Makes pictures one by one, and fails after some of them: what it made until then stays",
+    input: z.object({
+      prompt,
+      seed,
+      num_outputs: z.int().min(1).max(4).default(4),
+      made: z.int().min(0).max(3).default(2),
+    }),
+    outputSchema: FILES,
+    files: (input, digest) =>
+      Array.from({ length: input.num_outputs }, (_, number) => picture(input.prompt, 256, 256, digest, number)),
+    output: (_input, urls) => urls,
+    rest: (input, urls) => urls.slice(0, input.made),
+    failure: () => ({ error: "CUDA out of memory (E1001)" }),
+  }),
+
+  defineModel({
+    name: "forgetful",
+    description: "Succeeds, and loses what it made: all of it, or some of its pictures",
+    input: z.object({
+      prompt,
+      seed,
+      num_outputs: z.int().min(1).max(4).default(4),
+      kept: z.int().min(0).max(4).default(0),
+    }),
+    outputSchema: FILES,
+    files: (input, digest) =>
+      Array.from({ length: input.num_outputs }, (_, number) => picture(input.prompt, 256, 256, digest, number)),
+    output: (input, urls) => (input.kept === 0 ? null : urls.map((url, at) => (at < input.kept ? url : null))),
+  }),
+
+  defineModel({
     name: "slow",
     description: "Runs for as long as it is told to",
     input: z.object({ prompt: prompt.default("slow"), seconds: z.number().min(0).max(1_800), seed }),

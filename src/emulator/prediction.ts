@@ -96,10 +96,10 @@ export function describe(prediction: Prediction, links: Links, moment: "now" | "
 }
 
 function outputOf(prediction: Prediction, links: Links): unknown {
-  const { model, input, digest } = prediction;
-  if (prediction.status !== "succeeded" || prediction.dataRemoved) return null;
+  const { model, input, digest, status } = prediction;
+  if (!isTerminal(status) || prediction.dataRemoved) return null;
   const urls = model.files(input, digest).map((file, index) => links.fileUrl(prediction, index, file.name));
-  return model.output(input, urls, digest);
+  return status === "succeeded" ? model.output(input, urls, digest) : model.rest(input, urls);
 }
 
 function logsOf(prediction: Prediction, ended: boolean): string {

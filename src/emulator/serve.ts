@@ -95,13 +95,25 @@ export async function serve(
       }
       break;
     case "half-body":
+    case "page":
+    case "empty":
     case undefined:
       break;
   }
   if (answer === null) return;
   book(answer.status);
-  await send(response, fault?.kind === "half-body" ? brokenOff(answer) : answer);
+  await send(response, spoiled(answer, fault));
 }
+
+/** The same answer, with the body that a fault makes of it. */
+function spoiled(answer: Answer, fault: RequestFault | null): Answer {
+  if (fault?.kind === "half-body") return brokenOff(answer);
+  if (fault?.kind !== "page" && fault?.kind !== "empty") return answer;
+  return { ...answer, body: { kind: "whole", bytes: Buffer.from(fault.kind === "page" ? PAGE : "") } };
+}
+
+const PAGE =
+  "<!DOCTYPE html>\n<html><head><title>Just a moment…</title></head><body>Checking your browser.</body></html>\n";
 
 function hasEffect(fault: RequestFault | null): boolean {
   return (fault?.kind !== "status" && fault?.kind !== "silence") || fault.created;

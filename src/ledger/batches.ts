@@ -23,6 +23,8 @@ export type BatchSums = {
   readonly predict_time_ms: bigint;
   readonly output_bytes: bigint;
   readonly output_files: bigint;
+  /** Predictions that succeeded, and so are paid for, and whose output isn't in the bucket, or not all of it. */
+  readonly not_saved: bigint;
 };
 
 export type BatchStanding = {
@@ -96,6 +98,7 @@ const batchHash = z.object({
   predict_time_ms: wholeNumber,
   output_bytes: wholeNumber,
   output_files: wholeNumber,
+  not_saved: wholeNumber,
 });
 
 export function batchesOf(redis: Redis, scripts: Scripts) {
@@ -124,7 +127,12 @@ export function batchesOf(redis: Redis, scripts: Scripts) {
       parts: read.parts,
       returned,
       duplicates,
-      sums: { predict_time_ms: read.predict_time_ms, output_bytes: read.output_bytes, output_files: read.output_files },
+      sums: {
+        predict_time_ms: read.predict_time_ms,
+        output_bytes: read.output_bytes,
+        output_files: read.output_files,
+        not_saved: read.not_saved,
+      },
       finishedAtMs: read.finished_at ?? null,
       paused: read.paused ?? null,
       canceledAtMs: read.canceled_at ?? null,

@@ -83,6 +83,10 @@ export type OpenItemFields = {
   readonly redriven: string;
   /** How the attempt ends: JSON, or the word `bucket` where it is too large for here (`src/bucket/endings.ts`). */
   readonly ending: string;
+  /** What copy has done so far (`src/core/copying.ts`). */
+  readonly progress: string;
+  /** When a poll first saw that it succeeded, with an output that isn't whole (ms). */
+  readonly incomplete_since: string;
 };
 
 /** What is known of a request that was sent: when (between two moments). */
@@ -101,6 +105,28 @@ export const MAX_UNCLEAR = 20;
 const BOUND_HOURS = 2;
 
 export function itemsOf(redis: Redis, scripts: Scripts) {
+  /** Leaves word for whoever works on the attempt; answers where it stands, null if it isn't the item's any more. */
+  async function markItem(
+    ref: AttemptRef,
+    mark: "wake" | "cancel" | "redriven" | "progress" | "incomplete_since",
+    value: string = "1",
+  ): Promise<ItemState | null> {
+    const { account, batch, index, attempt } = ref;
+    const state = z
+      .number()
+      .parse(
+        await scripts.outlastMarkItem(
+          REDIS_KEYS.bytes(account, batch),
+          REDIS_KEYS.item(account, batch, index),
+          index,
+          attempt,
+          mark,
+          value,
+        ),
+      );
+    return state === -1 ? null : (ITEM_STATES[state] ?? null);
+  }
+
   return {
     async move(ref: AttemptRef, step: ItemStep, options: MoveOptions): Promise<MoveAnswer> {
       const { account, batch, index, attempt } = ref;
@@ -226,26 +252,12 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
       await redis.sadd(REDIS_KEYS.duplicates(account, batch), prediction);
     },
 
-    /** Leaves word for whoever works on the attempt; answers where it stands, null if it isn't the item's any more. */
-    async markItem(
-      ref: AttemptRef,
-      mark: "wake" | "cancel" | "redriven",
-      value: string = "1",
-    ): Promise<ItemState | null> {
-      const { account, batch, index, attempt } = ref;
-      const state = z
-        .number()
-        .parse(
-          await scripts.outlastMarkItem(
-            REDIS_KEYS.bytes(account, batch),
-            REDIS_KEYS.item(account, batch, index),
-            index,
-            attempt,
-            mark,
-            value,
-          ),
-        );
-      return state === -1 ? null : (ITEM_STATES[state] ?? null);
+    markItem,
+
+    /** When this was first asked of the attempt (ms): now, or before; 0 where nobody works on it any more. */
+    async incompleteSince(ref: AttemptRef, nowMs: number): Promise<number> {
+      await markItem(ref, "incomplete_since", String(nowMs));
+      return Number(await redis.hget(REDIS_KEYS.item(ref.account, ref.batch, ref.index), "incomplete_since"));
     },
 
     /** What was asked of a running item since its last poll, which saw it in `status`; null: it saw nothing. */

@@ -123,6 +123,10 @@ export const batch = z
     canceled: count,
     unclear: count,
     duplicates: count.meta({ description: "Predictions that were bought for an item which had one." }),
+    not_saved: count.meta({
+      description:
+        "Predictions that succeeded, and so are paid for, and whose output couldn't be saved, or not all of it.",
+    }),
     account: z.string(),
     paused: z.string().nullable(),
     paused_by: z.enum(["batch", "account", "unclear"]).nullable(),

@@ -417,6 +417,7 @@ describe("on a Redis without its last moments,", () => {
       predict_time_ms: 8_000n,
       output_bytes: 280_000n,
       output_files: 4n,
+      not_saved: 0n,
     });
     expect((await statesOf(line, main))[11]).toBe("1 saved");
 

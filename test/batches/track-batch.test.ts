@@ -20,6 +20,7 @@ function report(saved: number, inFlight: number, items = 1_000, more: Partial<Ba
     canceled: 0,
     unclear: 0,
     duplicates: 0,
+    not_saved: 0,
     account: ACCOUNT,
     paused: null,
     paused_by: null,

@@ -13,6 +13,7 @@ import { BucketError } from "../../src/bucket/bucket.ts";
 import { DownloadError, type DownloadOptions, openDownload } from "../../src/bucket/download.ts";
 import { type DownloadAgent, type DownloadAgentOptions, openDownloadAgent } from "../../src/bucket/download-agent.ts";
 import { openFileBucket } from "../../src/bucket/file-bucket.ts";
+import { LOOKED_AT_BYTES } from "../../src/bucket/file-types.ts";
 import { type SavedFile, saveDownload } from "../../src/bucket/save-download.ts";
 import { misbehavingServers } from "./misbehaving-server.ts";
 import { selfSigned } from "./self-signed.ts";
@@ -65,7 +66,11 @@ const test = base
   });
 
 const sha256 = (bytes: Buffer): string => createHash("sha256").update(bytes).digest("hex");
-const BODY = randomBytes(100_000);
+/** Of no type that anybody knows, whatever chance says. */
+const BODY = Buffer.concat([Buffer.alloc(16), randomBytes(99_984)]);
+const START = BODY.subarray(0, LOOKED_AT_BYTES);
+
+const JPEG = Buffer.concat([Buffer.from("ffd8ffe000104a46494600010100000100010000", "hex"), BODY]);
 
 /** Writes part of a body and breaks the connection once it has gone out. */
 function breakAfter(response: ServerResponse, bytes: Buffer): void {
@@ -132,6 +137,35 @@ describe("a file", () => {
     expect((await save(`${url}/a.mp4`)).contentType).toBe("video/mp4");
     expect((await save(`${url}/octets/a`)).contentType).toBe("binary/octet-stream");
     expect((await save(`${url}/a`)).contentType).toBe("application/octet-stream");
+  });
+
+  test("is what its first bytes say, whatever its server or its name says", async ({ serve, agentFor, failure }) => {
+    const { url } = await serve.http((request, response) => {
+      response.setHeader("content-type", "image/png");
+      response.end(request.url === "/page.png" ? "<!doctype html><title>502</title>" : JPEG);
+    });
+    const { signal } = new AbortController();
+    const opened = await openDownload(`${url}/a.png`, { agent: agentFor({}), maxBytes: 1e6 }, signal);
+    expect(opened).toMatchObject({ contentType: "image/jpeg", extension: "jpg", expectedBytes: JPEG.length });
+    expect(await buffer(opened.body)).toEqual(JPEG);
+    for (const wrong of [`${url}/page.png`, "data:image/png,%3Chtml%3E"]) {
+      const fault = "it holds an HTML page, where image/png was to come";
+      expect(await failure(wrong)).toMatchObject({ kind: "bad-body", message: expect.stringContaining(fault) });
+    }
+  });
+
+  test("of another type than its name says is known as what it is after a redirect, too", async ({
+    serve,
+    agentFor,
+  }) => {
+    const { url } = await serve.http((request, response) => {
+      if (request.url === "/named.png") return response.writeHead(302, { location: "/elsewhere" }).end();
+      return response.end(JPEG);
+    });
+    const { signal } = new AbortController();
+    const opened = await openDownload(`${url}/named.png`, { agent: agentFor({}), maxBytes: 1e6 }, signal);
+    expect(opened).toMatchObject({ contentType: "image/jpeg", extension: "jpg" });
+    opened.body.destroy();
   });
 
   test("ends at its announced length, whatever the server sends behind it", async ({ serve, save }) => {
@@ -607,18 +641,18 @@ describe("a download that is no longer wanted", () => {
     await expect(save("http://127.0.0.1:1/", { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
   });
 
-  test("while it waits for headers, or in the middle of the body, throws the reason and hangs up", async ({
+  test("while it waits for headers or first bytes, or in the middle of the body, throws the reason and hangs up", async ({
     serve,
     save,
     bucket,
   }) => {
-    for (const withHeaders of [false, true]) {
+    for (const sent of [null, "hello", START]) {
       const stop = new AbortController();
       const reason = new Error("closing down");
       let hungUp: Promise<unknown> | undefined;
       const { url } = await serve.http((request, response) => {
         hungUp = closing(request);
-        if (withHeaders) response.writeHead(200, { "content-length": 10, etag: '"v1"' }).write("hello");
+        if (sent !== null) response.writeHead(200, { "content-length": BODY.length, etag: '"v1"' }).write(sent);
         setImmediate(() => stop.abort(reason));
       });
       await expect(save(url, { signal: stop.signal })).rejects.toBe(reason);
@@ -631,10 +665,10 @@ describe("a download that is no longer wanted", () => {
     let hungUp: Promise<unknown> | undefined;
     const { url } = await serve.http((request, response) => {
       hungUp = closing(request);
-      response.writeHead(200, { "content-length": 10 }).write("hello");
+      response.writeHead(200, { "content-length": BODY.length }).write(START);
     });
     for (const readsFirst of [true, false]) {
-      const options = { agent: agentFor({}), maxBytes: 100 };
+      const options = { agent: agentFor({}), maxBytes: 1e6 };
       const { body } = await openDownload(url, options, new AbortController().signal);
       if (readsFirst) await once(body, "readable");
       body.destroy();
@@ -646,16 +680,17 @@ describe("a download that is no longer wanted", () => {
     let hungUp: Promise<unknown> | undefined;
     const { url } = await serve.http((request, response) => {
       hungUp = closing(request);
-      response.writeHead(200, { "content-length": 10 }).write("hello");
+      response.writeHead(200, { "content-length": BODY.length }).write(START);
     });
     const full = new BucketError("failed", "the disk is full");
     const bucket = {
-      putStream: async (_key: string, body: AsyncIterable<unknown>): Promise<void> => {
+      putStream: async (_key: string, body: AsyncIterable<unknown>): Promise<{ sha256: null }> => {
         for await (const _chunk of body) throw full;
+        return { sha256: null };
       },
     };
     const { signal } = new AbortController();
-    const download = await openDownload(url, { agent: agentFor({}), maxBytes: 100 }, signal);
+    const download = await openDownload(url, { agent: agentFor({}), maxBytes: 1e6 }, signal);
     await expect(saveDownload(bucket, "a", download, signal)).rejects.toBe(full);
     await hungUp;
   });
@@ -663,14 +698,14 @@ describe("a download that is no longer wanted", () => {
   test("and whose body nobody ever reads breaks without a sound", async ({ serve, agentFor }) => {
     const broken = Promise.withResolvers<void>();
     const { url } = await serve.http((_request, response) => {
-      response.writeHead(200, { "content-length": 10 }).write("hello", () => {
+      response.writeHead(200, { "content-length": BODY.length }).write(START, () => {
         setImmediate(() => {
           response.destroy();
           broken.resolve();
         });
       });
     });
-    const download = await openDownload(url, { agent: agentFor({}), maxBytes: 100 }, new AbortController().signal);
+    const download = await openDownload(url, { agent: agentFor({}), maxBytes: 1e6 }, new AbortController().signal);
     await broken.promise;
     await expect(buffer(download.body)).rejects.toMatchObject({ kind: "transient" });
   });

@@ -7,7 +7,9 @@ import { PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { test as base, describe, expect } from "vitest";
 import { type Bucket, BucketError } from "../../src/bucket/bucket.ts";
 import { checkBucket } from "../../src/bucket/check-bucket.ts";
+import type { Download } from "../../src/bucket/download.ts";
 import { openS3Bucket, type S3Settings } from "../../src/bucket/s3-bucket.ts";
+import { saveDownload } from "../../src/bucket/save-download.ts";
 import { type S3Server, startS3Server } from "../support/s3-server.ts";
 import { bucketSuite } from "./bucket-suite.ts";
 import { s3UnderTest } from "./s3-under-test.ts";
@@ -337,7 +339,36 @@ describe("checksums", () => {
   test("go with every body on the settings for AWS", async ({ fakeS3 }) => {
     const puts = await captured(fakeS3, true);
     expect(puts).toHaveLength(4); // two objects, two parts
-    for (const { headers } of puts) expect(headers["x-amz-checksum-crc32"]).toMatch(/^[A-Za-z0-9+/]{6}==$/);
+    for (const { headers } of puts.slice(0, 2)) {
+      expect(headers["x-amz-checksum-crc32"]).toMatch(/^[A-Za-z0-9+/]{6}==$/);
+    }
+    for (const { headers } of puts.slice(2)) {
+      expect(headers["x-amz-checksum-sha256"]).toMatch(/^[A-Za-z0-9+/]{43}=$/);
+    }
+  });
+
+  test("that the store computed are those of what was sent, or the file isn't saved", async ({ fakeS3 }) => {
+    const sent = Buffer.from("\u0000 some bytes");
+    const sha256 = createHash("sha256").update(sent);
+    const stored = { right: sha256.copy().digest("base64"), wrong: createHash("sha256").digest("base64"), none: null };
+    const download = (): Download => ({
+      body: Readable.from([sent], { objectMode: false }),
+      contentType: "image/png",
+      extension: "png",
+      expectedBytes: sent.length,
+    });
+    const { signal } = new AbortController();
+    for (const [which, told] of Object.entries(stored)) {
+      const { endpoint } = await fakeS3((_request, response) => {
+        if (told !== null) response.setHeader("x-amz-checksum-sha256", told);
+        response.setHeader("etag", '"1"').end();
+      });
+      const bucket = await openAt(endpoint, { checksums: true, attempts: 1 });
+      const saving = saveDownload(bucket, "a.png", download(), signal);
+      if (which === "wrong") await expect(saving).rejects.toThrow(/other bytes than it was sent/);
+      else expect(await saving).toMatchObject({ bytes: sent.length, sha256: sha256.copy().digest("hex") });
+      await bucket.close();
+    }
   });
 
   test("don't with an endpoint, where many stores refuse them, but bodies are signed", async ({ fakeS3 }) => {

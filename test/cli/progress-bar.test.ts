@@ -22,6 +22,7 @@ function view(counts: Counts, pace: Partial<Omit<View, "report">> = {}): View {
     items: Object.values(all).reduce((sum, count) => sum + count, 0),
     ...all,
     duplicates: 0,
+    not_saved: 0,
     account: ACCOUNT,
     paused: null,
     paused_by: null,

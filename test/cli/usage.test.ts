@@ -19,6 +19,7 @@ const COMMANDS = [
   "resume",
   "cancel",
   "audit",
+  "verify",
   "serve",
   "worker",
   "doctor",

@@ -37,6 +37,7 @@ bind       claimed | unclear → running
 adopt      waiting | claimed | unclear → running
 refuse     claimed | unclear → recording
 succeed    running → copying
+salvage    running → copying
 conclude   running → recording
 finishCopy copying → recording
 recall     waiting | claimed | unclear → recording

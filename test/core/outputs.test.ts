@@ -2,7 +2,16 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { keyFault } from "../../src/bucket/keys.ts";
 import { batchIdFrom, OBJECT_KEYS } from "../../src/core/naming.ts";
-import { copyPriority, extensionOf, filesOf, isFileUrl, MAX_FILES, withKeys } from "../../src/core/outputs.ts";
+import {
+  copyPriority,
+  extensionOf,
+  filesOf,
+  isFileUrl,
+  MAX_FILES,
+  mapTexts,
+  missingFiles,
+  withKeys,
+} from "../../src/core/outputs.ts";
 import { DAY, MINUTE } from "../../src/core/time.ts";
 
 const BATCH = batchIdFrom(new Uint8Array(13).fill(7));
@@ -63,6 +72,19 @@ test("keys take the place of exactly their URLs; everything else stays as it is"
   );
 });
 
+test("replacing the keys by their URLs again gives the output", () => {
+  fc.assert(
+    fc.property(anyOutput, (output) => {
+      const files = filesOf(output);
+      const keyOf = new Map(files.map(({ url, n }) => [url, `batches/b/items/00000000/output-${n}.bin`]));
+      const urlOf = new Map(files.map(({ url, n }) => [`batches/b/items/00000000/output-${n}.bin`, url]));
+      const kept = withKeys(output, (url) => keyOf.get(url));
+      expect(filesOf(kept)).toEqual([]);
+      expect(mapTexts(kept, (text) => urlOf.get(text) ?? text)).toEqual(output);
+    }),
+  );
+});
+
 test("what a file is, as a table", () => {
   const table: readonly (readonly [text: string, isFile: boolean, extension: string | null])[] = [
     ["https://replicate.delivery/x/out.png", true, "png"],
@@ -93,6 +115,27 @@ test("what a file is, as a table", () => {
   for (const [text, isFile, extension] of table) {
     expect([text, isFileUrl(text), isFile ? extensionOf(text) : null]).toEqual([text, isFile, extension]);
   }
+});
+
+test("nulls among files are missing files; nulls among anything else mean something", () => {
+  const file = "https://h.example/a.png";
+  const table: readonly (readonly [unknown, number])[] = [
+    [null, 0],
+    [[], 0],
+    [[null], 0],
+    [[null, "words"], 0],
+    [[file, null, file, null], 2],
+    [{ pictures: [file, null], other: [[null, file]], caption: null }, 2],
+    [[{ url: file }, null], 0],
+    [[file, null, "words"], 0],
+  ];
+  for (const [output, missing] of table) expect([output, missingFiles(output)]).toEqual([output, missing]);
+  fc.assert(
+    fc.property(anyOutput, (output) => {
+      const nulls = JSON.stringify(output ?? null).split("null").length - 1;
+      expect(missingFiles(output)).toBeLessThanOrEqual(nulls);
+    }),
+  );
 });
 
 describe("an output", () => {

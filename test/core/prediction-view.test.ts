@@ -173,6 +173,22 @@ describe("a prediction", () => {
     expect(view({ state: "failed", receipt: receiptOf("canceled", "failed") }).error).toBeNull();
   });
 
+  test("that has failed shows the files that were kept of it, and none of those that couldn't be had", () => {
+    const lost = "https://replicate.delivery/x/lost.png";
+    const failed: Receipt = {
+      ...receiptOf("failed", "failed"),
+      output: [KEY, lost, "words"],
+      outputs: [{ key: KEY, url: "u", bytes: 1, sha256: "s", content_type: "t" }],
+      unsaved: [{ url: lost, why: "404" }],
+    };
+    const address = `https://predictions.example/v1/files/${ITEM}/output-0.png`;
+    expect(view({ state: "failed", receipt: failed })).toMatchObject({
+      status: "failed",
+      output: [address, null, "words"],
+    });
+    expect(view({ state: "failed", receipt: { ...failed, outputs: [] } }).output).toBeNull();
+  });
+
   test.for([
     [{ kind: "version", version: "f00d" }, { model: "", version: "f00d" }, false],
     [{ kind: "model", owner: "a", name: "b" }, { model: "a/b", version: "hidden" }, false],

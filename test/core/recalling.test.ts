@@ -36,6 +36,7 @@ const SAVED: RecordedAttempt = {
   billedMs: 1_500n,
   files: 1,
   fileBytes: 70_000n,
+  notSaved: 0n,
 };
 const FAILED: RecordedAttempt = { ...SAVED, end: "failed", failure: "NSFW", files: 0, fileBytes: 0n };
 const INTERRUPTED: RecordedAttempt = { ...FAILED, failure: "interrupted", byProvider: true };
@@ -109,6 +110,7 @@ const anyAttempt: fc.Arbitrary<Omit<RecordedAttempt, "attempt">> = fc
     billedMs: fc.bigInt({ min: 0n, max: 10n ** 9n }),
     files: fc.nat(3),
     fileBytes: fc.bigInt({ min: 0n, max: 10n ** 12n }),
+    notSaved: fc.constantFrom(-1n, 0n, 1n),
   })
   .map(({ group, ...attempt }) => ({
     ...attempt,
@@ -189,6 +191,7 @@ describe("whatever the bucket holds,", () => {
           predict_time_ms: sum(all.map(({ billedMs }) => billedMs)),
           output_bytes: sum(all.map(({ fileBytes }) => fileBytes)),
           output_files: sum(all.map(({ files }) => BigInt(files))),
+          not_saved: sum(all.map(({ notSaved }) => notSaved)),
         });
       }),
     );

@@ -8,6 +8,7 @@ import {
   buildReceipt,
   type CopiedFile,
   type Ending,
+  notSavedBy,
   predictTimeMs,
   resultLineOf,
 } from "../../src/core/receipt.ts";
@@ -74,7 +75,14 @@ test("a receipt is JSON as it is, says who it is about, and begins with its resu
       expect(Object.keys(receipt).slice(0, 10)).toEqual(Object.keys(resultLineOf(receipt)));
       expect(receipt.outputs).toHaveLength(ending.copied.length);
       expect(receipt.attempts).toEqual([
-        { attempt: 1, status: ending.end, prediction_id: "p1", error: receipt.error, metrics: receipt.metrics },
+        {
+          attempt: 1,
+          status: ending.end,
+          prediction_id: "p1",
+          error: receipt.error,
+          metrics: receipt.metrics,
+          ...(ending.end === "failed" && ending.answer?.status === "succeeded" && { not_saved: true }),
+        },
       ]);
       for (const output of receipt.outputs)
         expect(Object.keys(output)).toEqual(["key", "url", "bytes", "sha256", "content_type"]);
@@ -112,7 +120,11 @@ test("the output names the objects where there are any, and the provider's URLs 
     metrics: { predict_time: 1 },
   };
   const copied = [{ from: kept, key: "k", url: "u", bytes: 1, sha256: "s", content_type: "t" }];
-  const receipt = build({ end: "failed", error: "ours", answer: answerOf(prediction), copied });
+  const unsaved = [
+    { url: lost, why: "gone" },
+    { url: `data:image/png;base64,${"a".repeat(1_000)}`, why: "empty" },
+  ];
+  const receipt = build({ end: "failed", error: "ours", answer: answerOf(prediction), copied, unsaved });
   expect(receipt).toEqual({
     index: 7,
     item: itemId(BATCH, 7),
@@ -123,7 +135,16 @@ test("the output names the objects where there are any, and the provider's URLs 
     outputs: [{ key: "k", url: "u", bytes: 1, sha256: "s", content_type: "t" }],
     error: "ours",
     metrics: { predict_time: 1 },
-    attempts: [{ attempt: 1, status: "failed", prediction_id: "p1", error: "ours", metrics: { predict_time: 1 } }],
+    attempts: [
+      {
+        attempt: 1,
+        status: "failed",
+        prediction_id: "p1",
+        error: "ours",
+        metrics: { predict_time: 1 },
+        not_saved: true,
+      },
+    ],
     batch: BATCH,
     account: "replicate",
     model: "m",
@@ -137,7 +158,38 @@ test("the output names the objects where there are any, and the provider's URLs 
     prediction_status: "succeeded",
     reply_to: null,
     webhook_events: [],
+    unsaved: [
+      { url: lost, why: "gone" },
+      { url: `data:image/png;base64,${"a".repeat(78)}…`, why: "empty" },
+    ],
   });
+});
+
+test("what is paid for and not saved is counted once for a prediction, and no more once it is kept", () => {
+  type Attempt = { readonly prediction: string; readonly end: "saved" | "failed"; readonly succeeded: boolean };
+  const anyAttempt: fc.Arbitrary<Attempt> = fc.record({
+    prediction: fc.constantFrom("p1", "p2"),
+    end: fc.constantFrom("saved", "failed"),
+    succeeded: fc.boolean(),
+  });
+  fc.assert(
+    fc.property(fc.array(anyAttempt, { minLength: 1, maxLength: 6 }), anyAnswer, (attempts, answer) => {
+      let total = 0n;
+      let earlier: Parameters<typeof buildReceipt>[0]["earlier"] = [];
+      for (const { prediction, end, succeeded } of attempts) {
+        const status = succeeded ? "succeeded" : "failed";
+        const receipt = build(
+          { end, error: "e", answer: { ...answer, status }, copied: [] },
+          { predictionId: prediction, earlier },
+        );
+        total += notSavedBy(receipt);
+        earlier = receipt.attempts;
+      }
+      const last = new Map(attempts.map((attempt) => [attempt.prediction, attempt]));
+      const lost = [...last.values()].filter(({ end, succeeded }) => end === "failed" && succeeded);
+      expect(total).toBe(BigInt(lost.length));
+    }),
+  );
 });
 
 test("an input that was refused has a receipt too, without a prediction", () => {

@@ -94,6 +94,24 @@ describe("what it shows", () => {
     expect(body).not.toContain("data-live");
   });
 
+  test("what is paid for and not saved is told, and that nothing buys it again by itself", async ({ serve }) => {
+    const { app, services } = await serve();
+    const other = await submit(services, { name: "nothing lost" });
+    expect((await page(app, `/batches/${other}`)).text).not.toContain("not saved");
+    const batch = await submit(services, { rows: 2 });
+    for (const index of [0, 1]) {
+      await run(services, refOf(batch, index));
+      await end(services, refOf(batch, index), {
+        end: "failed",
+        error: "succeeded, but its output couldn't be saved: GET … answered 404",
+        answer: { status: "succeeded" },
+      });
+    }
+    const { text } = await page(app, `/batches/${batch}`);
+    expect(text).toContain("2 predictions are paid for and not saved.");
+    expect(text).toContain("outlast redrive");
+  });
+
   test("an account that is paused is told as such, with what to type", async ({ serve }) => {
     const { app, services } = await serve();
     const batch = await submit(services);

@@ -89,7 +89,11 @@ export async function end(services: CommandServices, ref: AttemptRef, how: End =
   await writeEnd(services, ref, how);
   await step(services, ref, "conclude");
   await step(services, ref, END_STEPS[state], {
-    sums: { output_files: BigInt(files.length), predict_time_ms: 1_500n },
+    sums: {
+      output_files: BigInt(files.length),
+      predict_time_ms: 1_500n,
+      not_saved: state === "failed" && how.answer?.status === "succeeded" ? 1n : 0n,
+    },
     ...(files.length > 0 && { hasFiles: true }),
     ...(state === "failed" && { failure: failureGroup(how.error ?? null) }),
   });

@@ -33,24 +33,27 @@ test("the commands that hand over a file and take its outputs out", async () => 
 
   let batch = "";
   const lines = README.split("\n").filter((line) => line.startsWith("npm run -s outlast -- "));
-  const [submit, status, results, up, redrive, audit] = lines.map((line) =>
+  const [submit, status, results, up, redrive, audit, verify] = lines.map((line) =>
     line.replace("npm run -s outlast -- ", "").split(" "),
   );
-  expect([submit, status, results, up, redrive, audit].map((words) => words?.[0])).toEqual([
+  expect([submit, status, results, up, redrive, audit, verify].map((words) => words?.[0])).toEqual([
     "submit",
     "status",
     "results",
     "up",
     "redrive",
     "audit",
+    "verify",
   ]);
-  for (const words of [submit, status, results, redrive, audit]) {
+  for (const words of [submit, status, results, redrive, audit, verify]) {
     const args = (words ?? []).map((word) => ({ "prompts.tsv": prompts, BATCH: batch, outputs })[word] ?? word);
     const stdout = await node(fleet, "src/cli/cli.ts", ...args);
     if (batch === "") batch = stdout.trim();
     else if (args[0] === "status") expect(stdout).toMatch(new RegExp(`${batch} .*finished`));
     else if (args[0] === "audit")
       expect(stdout).toMatch(/^account replicate: 1 batch, 2 items\n[^]*\nthe books agree\n/);
+    else if (args[0] === "verify")
+      expect(stdout).toMatch(/^2 items, 2 receipts, 2 files, .*: everything is as the receipts say/);
   }
   expect(await readdir(outputs)).toHaveLength(2);
 });

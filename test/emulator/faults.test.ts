@@ -78,6 +78,19 @@ test("half a body breaks off after the headers promised all of it", async () => 
   expect([...emulator.fileRows()]).toMatchObject([{ complete: 0, partial: 1, sha256: null }]);
 });
 
+test("a page, or nothing, comes in place of a file as if all were well", async () => {
+  await using emulator = await startEmulator({ seed: 1, ...QUICK });
+  const { output } = await run(emulator, "picture", { prompt: "x" });
+  emulator.arm({ route: "file", kind: "page" });
+  emulator.arm({ route: "file", kind: "empty" });
+  const page = await fetch(String(output));
+  expect([page.status, page.headers.get("content-type")]).toEqual([200, "image/png"]);
+  expect(await page.text()).toMatch(/^<!DOCTYPE html>/);
+  const nothing = await fetch(String(output));
+  expect([nothing.status, nothing.headers.get("content-length"), await nothing.text()]).toEqual([200, "0", ""]);
+  expect((await (await fetch(String(output))).bytes()).length).toBeGreaterThan(100);
+});
+
 test("silence keeps the socket open until the asker gives up", async () => {
   await using emulator = await startEmulator({ seed: 1, ...QUICK });
   emulator.arm({ route: "create", kind: "silence", created: true });

@@ -53,6 +53,18 @@ test("words keep together while they fit, and grow as large as there is room", (
   expect(fitText("a ".repeat(5_000), 100, 100).lines.at(-1)).toBe("...");
 });
 
+test("what a run made before it failed is shown and served; what one lost is null", async () => {
+  await using emulator = await startEmulator({ seed: 1, ...QUICK });
+  const halted = await run(emulator, "halting", { prompt: "kites", made: 2 });
+  expect(halted).toMatchObject({ status: "failed", error: "CUDA out of memory (E1001)" });
+  const urls = halted.output as string[];
+  expect(urls).toHaveLength(2);
+  for (const url of urls) PNG.sync.read(await bytesOf(await fetch(url)));
+  expect(await run(emulator, "forgetful", { prompt: "kites" })).toMatchObject({ status: "succeeded", output: null });
+  const holes = await run(emulator, "forgetful", { prompt: "kites", num_outputs: 3, kept: 1 });
+  expect(holes.output).toEqual([expect.stringContaining("out-0.png"), null, null]);
+});
+
 test("a set of pictures is a list of different files in order", async () => {
   await using emulator = await startEmulator({ seed: 1, ...QUICK });
   const { output } = await run(emulator, "pictures", { prompt: "kites" });

@@ -290,7 +290,9 @@ function optionsOf({ step: of, nonce, prediction, reuse, handBack, amount: paid,
     ...(handBack === true && { handBack }),
     ...(retryAtMs != null && { retry: { recordedAtMs: retryAtMs } }),
     ...(isEnding &&
-      paid !== undefined && { sums: { predict_time_ms: paid, output_bytes: 2n * paid, output_files: 1n } }),
+      paid !== undefined && {
+        sums: { predict_time_ms: paid, output_bytes: 2n * paid, output_files: 1n, not_saved: 1n },
+      }),
   };
 }
 

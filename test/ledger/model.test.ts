@@ -91,7 +91,12 @@ function expectedOf({ batch: { id }, model }: Pair): Awaited<ReturnType<typeof s
   return {
     rows: model.items.length,
     counts: Object.fromEntries(ITEM_STATES.map((state) => [state, model.count(state)])) as Record<ItemState, number>,
-    sums: { predict_time_ms: model.sum, output_bytes: 2n * model.sum, output_files: BigInt(model.files) },
+    sums: {
+      predict_time_ms: model.sum,
+      output_bytes: 2n * model.sum,
+      output_files: BigInt(model.files),
+      not_saved: BigInt(model.files),
+    },
     paused: model.batchPaused ? "why" : null,
     canceledAtMs: model.canceled ? NOON : null,
     states: model.items.map((item) => item.byte),

@@ -28,7 +28,7 @@ function halfRecorded(): RestoredBatch {
       writeItemByte({ attempt: 1, state: index < half ? "saved" : "unclear" }),
     ),
     counts,
-    sums: { predict_time_ms: 0n, output_bytes: 0n, output_files: 0n },
+    sums: { predict_time_ms: 0n, output_bytes: 0n, output_files: 0n, not_saved: 0n },
     failures: new Map(),
     latest: [],
     unclear: indexes

@@ -59,6 +59,7 @@ export class Witness {
       predict_time_ms: sum,
       output_bytes: 2n * sum,
       output_files: BigInt(this.#paid.size),
+      not_saved: BigInt(this.#paid.size),
     });
   }
 }

@@ -102,6 +102,26 @@ describe("an outcome", () => {
     expect(textsOf(ran)).toEqual(["slow", "quick"]);
   });
 
+  test("a job that was snoozed comes back to its place among those that are ordered", async ({ line }) => {
+    const { add, queue, job, ran } = start(line, async (text) =>
+      text === "second" && !ran.slice(0, -1).some((run) => run.text === "second")
+        ? { kind: "snooze", untilMs: Date.now() + 3_600_000 }
+        : { kind: "done" },
+    );
+    await queue.pause();
+    const { id: second = "" } = await queue.add("errand", "second", { priority: 2 });
+    await queue.resume();
+    const snoozed = await job(second, "delayed");
+    await queue.pause();
+    await snoozed.promote();
+    const { id: third = "" } = await queue.add("errand", "third", { priority: 3 });
+    const { id: first = "" } = await queue.add("errand", "first", { priority: 1 });
+    await add("unordered comes first");
+    await queue.resume();
+    for (const id of [first, second, third]) await job(id, "completed");
+    expect(textsOf(ran)).toEqual(["second", "unordered comes first", "first", "second", "third"]);
+  });
+
   test("rate-limit stops the whole queue for so long, and this job comes first afterwards", async ({ line }) => {
     const { queue, add, job, ran } = start(line, async () =>
       ran.length === 1 ? { kind: "rate-limit", forMs: 500 } : { kind: "done" },

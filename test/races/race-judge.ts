@@ -4,7 +4,7 @@ import { expect } from "vitest";
 import { readReceipt } from "../../src/bucket/records.ts";
 import { isEnd } from "../../src/core/item.ts";
 import { type AttemptRef, errandId, type ObjectKey, QUEUE_NAMES, REDIS_KEYS } from "../../src/core/naming.ts";
-import { billedTimeMs, type Receipt } from "../../src/core/receipt.ts";
+import { billedTimeMs, notSavedBy, type Receipt } from "../../src/core/receipt.ts";
 import { ACCOUNT } from "../support/stages.ts";
 import { OUTPUT_TEXT } from "./provider.ts";
 import { type RaceWorld, watch } from "./race-world.ts";
@@ -101,6 +101,7 @@ async function expectSums({ line, batch }: RaceWorld, receipts: readonly Receipt
     predict_time_ms: sum(billedTimeMs),
     output_bytes: sum(({ outputs }) => outputs.reduce((total, { bytes }) => total + BigInt(bytes), 0n)),
     output_files: sum(({ outputs }) => BigInt(outputs.length)),
+    not_saved: sum(notSavedBy),
   });
 }
 

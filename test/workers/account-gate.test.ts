@@ -8,6 +8,7 @@ import { pino } from "pino";
 import { describe, expect, onTestFinished } from "vitest";
 import { type AccountGate, openGate } from "../../src/batches/account-gate.ts";
 import { gatedProvider, NoReadLeft, patiently, whilePollsMay } from "../../src/batches/gated-provider.ts";
+import { isDataRemoved } from "../../src/batches/read-again.ts";
 import { type AccountName, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
 import { SECOND } from "../../src/core/time.ts";
@@ -262,6 +263,47 @@ describe("a cancel", () => {
     await expect(patiently(provider, 10 * SECOND).list?.({}, signal)).rejects.toBeInstanceOf(NoReadLeft);
     expect(sent).toEqual(["cancel", "list", "list"]);
     expect(await gate.readsPerMinute(), "as creates, half of it then").toBe(50);
+  });
+});
+
+describe("a prediction whose files are refused", () => {
+  const asks = (provider: Provider, gate: AccountGate) =>
+    isDataRemoved(predictionId("p1"), { provider: gatedProvider(provider, gate), gate }, signal);
+
+  test("is read again, and tells whether its data is removed; nobody knows where nobody tells", async ({ line }) => {
+    const { a } = await twoOf(line);
+    expect(
+      await asks(
+        providerOf(async () => prediction),
+        a,
+      ),
+    ).toBe(false);
+    expect(
+      await asks(
+        providerOf(async () => ({ ...prediction, dataRemoved: true })),
+        a,
+      ),
+    ).toBe(true);
+    expect(await asks(failing(new ProviderError("404", { kind: "refused", status: 404 })), a)).toBeNull();
+    expect(await asks(failing(new ProviderAnswerError("HTML", { status: 200 })), a)).toBeNull();
+    await expect(asks(failing(new TypeError("a defect")), a)).rejects.toThrow("a defect");
+  });
+
+  test("isn't asked for where the provider is down, or no read is left beside the polls", async ({ line }) => {
+    const { a, b } = await twoOf(line);
+    let asked = 0;
+    const provider = providerOf(async () => {
+      asked++;
+      return prediction;
+    });
+    const answers = await Promise.all(Array.from({ length: 30 }, () => asks(provider, a)));
+    expect(asked, "ten a second, and perhaps a second began meanwhile").toBeOneOf([10, 20]);
+    expect(answers.filter((answer) => answer === null)).toHaveLength(30 - asked);
+
+    for (let n = 0; n < 5; n++) await expect(get(gatedProvider(failing(DOWN), b))).rejects.toBe(DOWN);
+    const before = asked;
+    expect(await asks(provider, b)).toBeNull();
+    expect(asked).toBe(before);
   });
 });
 

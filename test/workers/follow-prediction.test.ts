@@ -70,6 +70,7 @@ function depsOf({ line, answer, canceled, warnings }: World): FollowDeps {
     },
     move: line.ledger.move,
     takeMarks: line.ledger.takeMarks,
+    incompleteSince: (ref) => line.ledger.incompleteSince(ref, line.clock()),
     keepEnding: (ref, ending) => keepEnding(line.bucket, ref, ending),
     enqueueCopy: line.queues.copy,
     enqueueRecord: line.queues.record,
@@ -186,7 +187,7 @@ describe("a prediction that", () => {
   });
 
   test("succeeded without files goes straight to the record", async ({ line }) => {
-    for (const output of [null, "plain text", { score: 0.5, note: "Data: first, second" }, []]) {
+    for (const output of ["plain text", "", {}, { score: 0.5, note: "Data: first, second" }, []]) {
       const world = await openWorld(line, succeeded(output));
       await run(world);
       expect(await stand(world)).toMatchObject({
@@ -196,6 +197,67 @@ describe("a prediction that", () => {
         records: [errandId(world.errand)],
       });
     }
+  });
+
+  test("succeeded with no output is polled again for a minute, and is then a failure with that name", async ({
+    line,
+  }) => {
+    const world = await openWorld(line, succeeded(null));
+    for (let polls = 0; polls < 12; polls++) {
+      expect(await run(world)).toEqual({ kind: "snooze", untilMs: line.clock() + 5 * SECOND });
+      expect((await stand(world)).state).toBe("running");
+      line.clock.forward(5 * SECOND);
+    }
+    expect(await run(world)).toEqual({ kind: "done" });
+    expect(await stand(world)).toMatchObject({
+      state: "recording",
+      ending: { end: "failed", error: "succeeded with no output", answer: { status: "succeeded" } },
+      copies: [],
+      records: [errandId(world.errand)],
+    });
+    // A late poll of it ends, too.
+    line.clock.forward(MINUTE);
+    expect(await run(world)).toEqual({ kind: "done" });
+  });
+
+  test("shows its output a moment later is saved with it", async ({ line }) => {
+    const world = await openWorld(line, succeeded(null));
+    expect(await run(world)).toMatchObject({ kind: "snooze" });
+    const get = async () => succeeded([FILE]);
+    expect(await run(world, { ...depsOf(world), provider: { get } })).toEqual({ kind: "done" });
+    expect(await stand(world)).toMatchObject({ state: "copying", ending: { end: "saved", error: null } });
+  });
+
+  test("succeeded with holes in its list of files is polled again for a minute; then what there is is copied, and it has failed", async ({
+    line,
+  }) => {
+    const world = await openWorld(line, succeeded([FILE, null, `${FILE}?2`, null]));
+    expect(await run(world)).toMatchObject({ kind: "snooze" });
+    line.clock.forward(MINUTE);
+    expect(await run(world)).toEqual({ kind: "done" });
+    const { state, ending, copies, records } = await stand(world);
+    expect({ state, copies: copies.length, records }).toEqual({ state: "copying", copies: 1, records: [] });
+    expect(ending).toMatchObject({ end: "failed", error: expect.stringMatching(/2 of its 4 files are missing/) });
+  });
+
+  test.for<readonly [Prediction["status"], string]>([
+    ["failed", "failed"],
+    ["canceled", "canceled"],
+    ["aborted", "failed"],
+  ])("%s after it had made files is copied, and ends as %s all the same", async ([status, end], { line }) => {
+    const partial = predictionOf("p1", { status, output: [FILE, null], error: "out of memory" });
+    const world = await openWorld(line, partial);
+    expect(await run(world)).toEqual({ kind: "done" });
+    expect(await run(world), "a late poll").toEqual({ kind: "done" });
+    expect(await stand(world)).toMatchObject({
+      state: "copying",
+      ending: { end, error: "out of memory", answer: { status, output: [FILE, null] }, copied: [] },
+      copies: [{ id: errandId(world.errand) }],
+      records: [],
+    });
+    const removed = await openWorld(line, { ...partial, dataRemoved: true });
+    await run(removed);
+    expect(await stand(removed)).toMatchObject({ state: "recording", ending: { end }, copies: [] });
   });
 
   test("has an answer too long for Redis leaves it in the bucket", async ({ line }) => {

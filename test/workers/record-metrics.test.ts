@@ -2,7 +2,15 @@ import { describe, expect } from "vitest";
 import { submitBatch } from "../../src/batches/submit-batch.ts";
 import { keepEnding } from "../../src/bucket/endings.ts";
 import { readReceipt } from "../../src/bucket/records.ts";
-import { type AttemptRef, errandId, itemId, notifyJobId, OBJECT_KEYS, QUEUE_NAMES } from "../../src/core/naming.ts";
+import {
+  type AttemptRef,
+  errandId,
+  itemId,
+  notifyJobId,
+  OBJECT_KEYS,
+  QUEUE_NAMES,
+  REDIS_KEYS,
+} from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
 import { answerOf, type CopiedFile, type Ending, type ResultLine } from "../../src/core/receipt.ts";
 import { MINUTE } from "../../src/core/time.ts";
@@ -125,6 +133,34 @@ test("a refused input is a failed item, without a prediction, and costs nothing"
   });
   expect(await line.jobs(REPLIES), "nobody asked").toEqual([]);
   expect(await line.jobs(QUEUE_NAMES.finish), "another item is left").toEqual([]);
+});
+
+test("a success whose output couldn't be saved is counted as paid for and not saved, once, and isn't bought again by itself", async ({
+  line,
+}) => {
+  // Its words are like those of a failure of the provider's own, which would be.
+  const error = "succeeded, but its output couldn't be saved: GET … was interrupted (E1000)";
+  const answer = answerOf(PREDICTION);
+  const unsaved = [{ url: FILE, why: "GET … was interrupted (E1000)" }];
+  for (const ending of [
+    { end: "failed", error, answer, copied: [], unsaved },
+    { end: "failed", error: "succeeded with no output", answer: { ...answer, output: null }, copied: [] },
+  ] as const) {
+    const world = await openWorld(line, ending);
+    await line.redis.hset(REDIS_KEYS.batch(ACCOUNT, world.ref.batch), "retry_failed", 3);
+    for (let runs = 0; runs < 3; runs++) await run(world);
+    expect(await line.ledger.standing(ACCOUNT, world.ref.batch)).toMatchObject({
+      counts: { failed: 1, waiting: 0 },
+      sums: { not_saved: 1n, predict_time_ms: 1_235n, output_files: 0n },
+    });
+    expect(await readReceipt(line.bucket, world.ref)).toMatchObject({
+      status: "failed",
+      prediction_status: "succeeded",
+      attempts: [{ not_saved: true }],
+      ...("unsaved" in ending && { unsaved }),
+    });
+    expect(await line.ledger.failuresOf(ACCOUNT, world.ref.batch)).toMatchObject([{ error: ending.error, count: 1 }]);
+  }
 });
 
 test("a failure is counted in its group, once, with its first item as the example; a saved one isn't", async ({
