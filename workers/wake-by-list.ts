@@ -32,7 +32,7 @@ export type WakeDeps = {
   ) => Promise<ReadonlyMap<PredictionId, string>>;
   readonly runningAmong: (
     refs: readonly AttemptRef[],
-  ) => Promise<readonly { readonly ref: AttemptRef; readonly marked: boolean }[]>;
+  ) => Promise<readonly { readonly ref: AttemptRef; readonly marked: boolean; readonly incomplete: boolean }[]>;
   readonly markItem: (ref: AttemptRef, mark: "wake") => Promise<unknown>;
   readonly wakeFollow: (ref: AttemptRef) => Promise<boolean>;
   /** Puts the polls off that would come before the sweep after the next. */
@@ -146,10 +146,10 @@ async function actOn(page: ListPage, reachMs: number, deps: WakeDeps, memory: Wa
   });
   const running = await deps.runningAmong(refs);
   const ended = (ref: AttemptRef): boolean => hasEnded.get(errandId(ref)) === true;
-  // A wake that is refused, since a poll runs at this moment, is repeated by the next sweep, if that poll saw no end.
+  // A success whose output isn't whole is polled soon anyway. A wake that is refused, since a poll runs at this moment, is repeated by the next sweep, if that poll saw no end.
   await Promise.all(
     running
-      .filter(({ ref }) => ended(ref))
+      .filter(({ ref, incomplete }) => ended(ref) && !incomplete)
       .map(async ({ ref }) => {
         await deps.markItem(ref, "wake");
         await deps.wakeFollow(ref);
