@@ -36,7 +36,7 @@ export type WakeDeps = {
   ) => Promise<ReadonlyMap<PredictionId, string>>;
   readonly runningAmong: (
     refs: readonly AttemptRef[],
-  ) => Promise<readonly { readonly ref: AttemptRef; readonly marked: boolean }[]>;
+  ) => Promise<readonly { readonly ref: AttemptRef; readonly marked: boolean; readonly incomplete: boolean }[]>;
   readonly markItem: (ref: AttemptRef, mark: "wake") => Promise<unknown>;
   readonly wakeFollow: (ref: AttemptRef) => Promise<boolean>;
   /** Puts the polls off that would come before the sweep after the next. */
@@ -187,8 +187,9 @@ async function actOn(page: ListPage, reachMs: number, deps: WakeDeps, memory: Wa
   });
   const running = await deps.runningAmong(refs);
   const ended = (ref: AttemptRef): boolean => hasEnded.get(errandId(ref)) === true;
+  // A success whose output isn't whole is polled soon anyway.
   // A wake that is refused, since a poll runs at this moment, is repeated by the next sweep, if that poll saw no end.
-  const over = running.filter(({ ref }) => ended(ref));
+  const over = running.filter(({ ref, incomplete }) => ended(ref) && !incomplete);
   await Promise.all(
     over.map(async ({ ref }) => {
       await deps.markItem(ref, "wake");

@@ -227,21 +227,26 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
       );
     },
 
-    /** Those of these attempts that run, and whether something was asked of them that their next poll is to do. */
+    /**
+     * Those of these attempts that run; whether something was asked of them that their next poll is to do (`marked`), and
+     * whether a poll has seen their end, and waits for the rest of the output (`incomplete`).
+     */
     async runningAmong(
       refs: readonly AttemptRef[],
-    ): Promise<readonly { readonly ref: AttemptRef; readonly marked: boolean }[]> {
+    ): Promise<readonly { readonly ref: AttemptRef; readonly marked: boolean; readonly incomplete: boolean }[]> {
       const looked = await Promise.all(
         refs.map(async (ref) => {
           const { account, batch, index } = ref;
-          const [byte, marks, canceled] = await Promise.all([
+          const [byte, [incompleteSince, ...marks], canceled] = await Promise.all([
             redis.getrangeBuffer(REDIS_KEYS.bytes(account, batch), index, index),
-            redis.hmget(REDIS_KEYS.item(account, batch, index), "wake", "cancel"),
+            redis.hmget(REDIS_KEYS.item(account, batch, index), "incomplete_since", "wake", "cancel"),
             redis.hexists(REDIS_KEYS.batch(account, batch), "canceled_at"),
           ]);
           const { attempt, state } = readItemByte(byte[0] ?? 0);
           const marked = canceled === 1 || marks.some((mark) => mark != null);
-          return attempt === ref.attempt && state === "running" ? [{ ref, marked }] : [];
+          return attempt === ref.attempt && state === "running"
+            ? [{ ref, marked, incomplete: incompleteSince != null }]
+            : [];
         }),
       );
       return looked.flat();

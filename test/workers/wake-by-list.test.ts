@@ -115,6 +115,15 @@ describe("a sweep", () => {
     });
   });
 
+  test("leaves alone whose end a poll has seen, and whose output it waits for", async ({ line }) => {
+    const world = await open(line, 2, 5 * SECOND);
+    show(world, "succeeded", 0, 1);
+    await line.ledger.incompleteSince(world.refs[0] as AttemptRef, Date.now());
+    await wake(world);
+    expect(await woken(world)).toEqual([1]);
+    expect(await line.ledger.takeMarks(world.refs[0] as AttemptRef, null)).toMatchObject({ woken: false });
+  });
+
   test("asks nothing where nothing is in flight, and where all is too old for it", async ({ line }) => {
     const idle = await open(line, 1, 11 * MINUTE);
     expect(await wake(idle)).toBe(2 * SECOND);
