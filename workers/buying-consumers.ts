@@ -3,6 +3,7 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
+import type { GatedAccount } from "../src/batches/account-gate.ts";
 import { openAdmission } from "../src/batches/admit-single.ts";
 import { bookDuplicate } from "../src/batches/book-duplicate.ts";
 import { openExpectations } from "../src/batches/expect-runs.ts";
@@ -10,13 +11,14 @@ import { patiently } from "../src/batches/gated-provider.ts";
 import { pauseAccount } from "../src/batches/pause-account.ts";
 import { placeItems } from "../src/batches/place-items.ts";
 import { reopenAccount } from "../src/batches/reopen-account.ts";
+import { restoreLimits } from "../src/batches/restore-limits.ts";
 import { readInputJob } from "../src/batches/single-input.ts";
 import { withdrawItem } from "../src/batches/withdraw-item.ts";
 import { keepEnding } from "../src/bucket/endings.ts";
 import { readRow } from "../src/bucket/input-parts.ts";
 import { noteWindow } from "../src/bucket/window-notes.ts";
 import { windowRows } from "../src/core/feeding.ts";
-import { type AccountName, webhookPath } from "../src/core/naming.ts";
+import { webhookPath } from "../src/core/naming.ts";
 import { DEFAULT_POLL_POLICY } from "../src/core/polling.ts";
 import { isCallable } from "../src/core/telling.ts";
 import { MINUTE } from "../src/core/time.ts";
@@ -50,13 +52,12 @@ export function admit(services: Services, log: Logger): Consumer {
 export function feed(services: Services, log: Logger): Consumer {
   const { bucket, ledger, queues, accounts } = services;
   const pace = new Map(
-    accounts.map(({ name, createsPerMinute, speak, gate }) => [
-      name,
-      { gate, windowRows: windowRows(createsPerMinute, speak.list !== undefined) },
+    accounts.map((account) => [
+      account.name,
+      { account, windowRows: windowRows(account.createsPerMinute, account.speak.list !== undefined) },
     ]),
   );
-  const deps: Omit<FeedDeps, "createsPerMinute" | "windowRows"> = {
-    reopen: (account) => reopen(services, account, log),
+  const deps: Omit<FeedDeps, "createsPerMinute" | "windowRows" | "reopen"> = {
     pausedReason: ledger.pausedReason,
     createBacklog: queues.createBacklog,
     savingBacklog: queues.savingBacklog,
@@ -82,18 +83,26 @@ export function feed(services: Services, log: Logger): Consumer {
     async (errand, _signal) => {
       const own = pace.get(errand.account);
       if (own === undefined) throw new Error(`this worker has no account ${errand.account}; all must have the same`);
-      const { gate, windowRows } = own;
-      return feedBatches(errand, { ...deps, windowRows, createsPerMinute: await gate.retune() });
+      const { account, windowRows } = own;
+      const createsPerMinute = await account.gate.retune();
+      return feedBatches(errand, {
+        ...deps,
+        windowRows,
+        createsPerMinute,
+        reopen: () => reopen(services, account, log),
+      });
     },
     { redis: services.redis, log },
   );
 }
 
-async function reopen({ config, bucket, ledger, queues }: Services, account: AccountName, log: Logger): Promise<void> {
-  const reopened = await reopenAccount(account, {
+async function reopen({ config, bucket, ledger, queues }: Services, account: GatedAccount, log: Logger): Promise<void> {
+  const { name } = account;
+  const reopened = await reopenAccount(name, {
     bucket,
     ledger,
     queues,
+    restoreLimits: () => restoreLimits(account, { bucket, ledger }),
     restartLosesNothing: config.ownRedis,
     tell: ({ batch, how, unclear }) => {
       if (how === "rebuilt" || unclear > 0) log.warn({ batch: batch.id, unclear }, `batch ${batch.id} was ${how}`);
@@ -102,8 +111,8 @@ async function reopen({ config, bucket, ledger, queues }: Services, account: Acc
   });
   if (reopened === null || reopened.rebuilt + reopened.unclear === 0) return;
   log.warn(
-    { account, ...reopened },
-    `account ${account} is open on this Redis, which may have lost its last moments: ${reopened.unclear} items may have been bought; they are looked for, and nothing is bought twice`,
+    { account: name, ...reopened },
+    `account ${name} is open on this Redis, which may have lost its last moments: ${reopened.unclear} items may have been bought; they are looked for, and nothing is bought twice`,
   );
 }
 

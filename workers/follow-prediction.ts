@@ -23,14 +23,17 @@ import {
   INCOMPLETE_PAUSE_MS,
   nextPoll,
   OUTPUT_LIFETIME_MS,
+  type PollKind,
   type PollPolicy,
+  pollKind,
+  type Waker,
 } from "../src/core/polling.ts";
 import type { Prediction, TerminalStatus } from "../src/core/prediction.ts";
 import { answerOf, type Ending } from "../src/core/receipt.ts";
 import { decideAfterPoll } from "../src/core/retrying.ts";
 import { modelOf, runMsOf } from "../src/core/run-times.ts";
 import { DAY, SECOND } from "../src/core/time.ts";
-import type { MoveAnswer, MoveOptions } from "../src/ledger/ledger.ts";
+import type { MoveAnswer, MoveOptions, TakenMarks } from "../src/ledger/ledger.ts";
 import { type Provider, ProviderAnswerError, ProviderError } from "../src/providers/provider.ts";
 import type { FollowErrand } from "../src/queues/queues.ts";
 
@@ -42,10 +45,7 @@ export type FollowDeps = {
     options: MoveOptions,
   ) => Promise<MoveAnswer>;
   /** What was asked of the item since its last poll; null: that one saw no status. */
-  readonly takeMarks: (
-    ref: AttemptRef,
-    status: string | null,
-  ) => Promise<{ readonly woken: boolean; readonly cancel: boolean; readonly byList: boolean }>;
+  readonly takeMarks: (ref: AttemptRef, status: string | null) => Promise<TakenMarks>;
   /** When a poll first saw the attempt's success without a whole output: this one, or an earlier one. */
   readonly incompleteSince: (ref: AttemptRef) => Promise<number>;
   readonly keepEnding: (ref: AttemptRef, ending: Ending) => Promise<string>;
@@ -56,6 +56,8 @@ export type FollowDeps = {
   readonly expect: (model: string | null, told: boolean) => Promise<Expectation>;
   /** A run of a model took so long. */
   readonly learnRun: (model: string, runMs: number) => Promise<void>;
+  /** A poll was answered. */
+  readonly countPoll: (kind: PollKind) => void;
   readonly warn: (message: string) => void;
   /** A status that this version doesn't know, and follows all the same: told once, not at every poll. */
   readonly warnOfStatus: (word: string, message: string) => void;
@@ -173,6 +175,7 @@ async function copyOn(
     nowMs: deps.clock(),
     set: { ending: await deps.keepEnding(errand, ending) },
   });
+  await count(errand, moved.wokenBy, deps);
   if (moved.answer === "lost") return DONE;
   if (wasRun(prediction)) await learn(prediction, moved, deps);
   const createdAtMs = prediction.createdAt === null ? Number.NaN : Date.parse(prediction.createdAt);
@@ -205,6 +208,7 @@ async function conclude(
     nowMs: deps.clock(),
     set: { ending: await deps.keepEnding(errand, ending) },
   });
+  await count(errand, moved.wokenBy, deps);
   if (moved.answer === "lost") return DONE;
   if (ran !== null) await learn(ran, moved, deps);
   await deps.enqueueRecord(errand);
@@ -215,6 +219,15 @@ async function conclude(
 async function learn(prediction: Prediction, { answer }: MoveAnswer, deps: FollowDeps): Promise<void> {
   const [model, runMs] = [modelOf(prediction), runMsOf(prediction)];
   if (answer === "moved" && model !== null && runMs !== null) await deps.learnRun(model, runMs);
+}
+
+/** Who woke it is told with the step that the poll led to, so knowing why it came costs no question of its own. */
+async function count(
+  { startedAtMs, told }: FollowErrand,
+  wokenBy: Waker | undefined,
+  { clock, expect, countPoll }: FollowDeps,
+): Promise<void> {
+  countPoll(pollKind(wokenBy, clock() - startedAtMs, await expect(null, told)));
 }
 
 /** When the prediction is to be over: its client's limit, within ours. */
@@ -235,6 +248,7 @@ async function pollAgain(
     case "poll":
     case "overdue": {
       const marks = await deps.takeMarks(errand, seen.status);
+      if (seen.status !== null) await count(errand, marks.wokenBy, deps);
       // What only the list says is ours may be somebody else's: it is canceled on a person's word alone.
       const cancel = marks.cancel || (next.kind === "overdue" && !marks.byList);
       if (cancel) return cancelUpstream(errand, next.atMs, deps, signal);
@@ -263,7 +277,9 @@ async function cancelUpstream(
   if (deps.provider.cancel === undefined) return { kind: "snooze", untilMs };
   try {
     const prediction = await deps.provider.cancel(errand.predictionId, signal);
-    if (prediction.id === errand.predictionId && hasStopped(prediction)) return keepEnd(errand, prediction, deps);
+    if (prediction.id === errand.predictionId && hasStopped(prediction)) {
+      return keepEnd(errand, prediction, { ...deps, countPoll: countedAlready });
+    }
     return { kind: "snooze", untilMs: Math.min(untilMs, deps.clock() + SOON_MS) };
   } catch (error) {
     if (!(error instanceof ProviderError || error instanceof ProviderAnswerError)) throw error;
@@ -271,6 +287,9 @@ async function cancelUpstream(
     return { kind: "snooze", untilMs };
   }
 }
+
+/** The poll that led to the cancel was. */
+const countedAlready = (): undefined => undefined;
 
 function isTerminal(prediction: Prediction): prediction is EndedPrediction {
   return prediction.status === "succeeded" || hasStopped(prediction);

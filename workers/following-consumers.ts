@@ -1,6 +1,7 @@
 /** Until a prediction's end is known: follow, sweep and the keeper, each with the effects it is given. */
 
 import type { Logger } from "pino";
+import { POLLS } from "../src/batches/account-gate.ts";
 import { countInFlight } from "../src/batches/count-in-flight.ts";
 import { deferPolls } from "../src/batches/defer-polls.ts";
 import { openExpectations } from "../src/batches/expect-runs.ts";
@@ -50,6 +51,7 @@ export function follow(services: Services, account: Account, log: Logger): Consu
     pauseAccount: (reason) =>
       pauseAccount(account.name, reason, { ledger, tell: (fields, message) => log.error(fields, message) }),
     expect: openExpectations(account.name, { ledger, clock: Date.now }).expect,
+    countPoll: (kind) => account.gate.count(`${POLLS} ${kind}`),
     learnRun: (model, runMs) => ledger.learnRun(account.name, model, runMs, Date.now()),
     warn: (message) => log.warn({ account: account.name }, message),
     warnOfStatus(word, message) {

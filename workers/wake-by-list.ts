@@ -13,6 +13,7 @@
 import type { Deferral } from "../src/batches/defer-polls.ts";
 import { NoReadLeft } from "../src/batches/gated-provider.ts";
 import { type AccountName, type AttemptRef, errandId, parseErrandId } from "../src/core/naming.ts";
+import type { Waker } from "../src/core/polling.ts";
 import type { PredictionId } from "../src/core/prediction.ts";
 import type { LearnedRuns } from "../src/core/run-times.ts";
 import { MINUTE, SECOND } from "../src/core/time.ts";
@@ -37,7 +38,7 @@ export type WakeDeps = {
   readonly runningAmong: (
     refs: readonly AttemptRef[],
   ) => Promise<readonly { readonly ref: AttemptRef; readonly marked: boolean; readonly incomplete: boolean }[]>;
-  readonly markItem: (ref: AttemptRef, mark: "wake") => Promise<unknown>;
+  readonly markItem: (ref: AttemptRef, mark: "wake", by: Waker) => Promise<unknown>;
   readonly wakeFollow: (ref: AttemptRef) => Promise<boolean>;
   /** Puts the polls off that would come before the sweep after the next. */
   readonly deferPolls: (account: AccountName, refs: readonly AttemptRef[], by: Deferral) => Promise<void>;
@@ -192,7 +193,7 @@ async function actOn(page: ListPage, reachMs: number, deps: WakeDeps, memory: Wa
   const over = running.filter(({ ref, incomplete }) => ended(ref) && !incomplete);
   await Promise.all(
     over.map(async ({ ref }) => {
-      await deps.markItem(ref, "wake");
+      await deps.markItem(ref, "wake", "sweep");
       await deps.wakeFollow(ref);
     }),
   );

@@ -84,6 +84,9 @@ export type AccountGate = {
 const FOLLOW_SHARE = 0.8;
 export const SHARE_BESIDE_POLLS = 0.2;
 
+/** Beside the requests that are counted, polls are by why they came: `<this> <kind>`. */
+export const POLLS = "polled";
+
 const LOOK_MS = SECOND;
 
 export function openGate(account: GatedAccount, deps: GateDeps): AccountGate {
@@ -188,10 +191,10 @@ export function openGate(account: GatedAccount, deps: GateDeps): AccountGate {
       const { paces } = await ledger.readBudgets(name);
       for (const limited of ["creates", "reads"] as const) {
         const rate = configured[limited];
-        const isNew = await ledger.takeConfiguredRate(name, limited, `${rate.perMinute} ${rate.toleratesBurst}`);
+        const isNew = await ledger.takeConfiguredRate(name, limited, settingText(rate));
         // Redis may have lost the pace, and kept that it was taken.
         if (isNew || paces[limited] === null) {
-          await changePace(limited, (before) => withRate(before, rate, false));
+          await changePace(limited, (before) => (before.byHand && !isNew ? before : withRate(before, rate, false)));
         }
       }
       seen = null;
@@ -206,6 +209,11 @@ export function configuredRates(account: Omit<GatedAccount, "name">): Readonly<R
     creates: { perMinute: createsPerMinute, toleratesBurst },
     reads: { perMinute: readsPerMinute, toleratesBurst: true },
   };
+}
+
+/** As it is noted that a rate was taken from the settings. */
+export function settingText({ perMinute, toleratesBurst }: Rate): string {
+  return `${perMinute} ${toleratesBurst}`;
 }
 
 type QueueWindow = readonly [queue: string, window: ReturnType<typeof rateWindow>];

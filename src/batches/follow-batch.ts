@@ -31,7 +31,7 @@ export async function findBatch(ledger: Pick<Ledger, "accountOf" | "standing">, 
 
 /** Throws UnknownBatch. */
 export async function requireReport(
-  ledger: Pick<Ledger, "accountOf" | "standing" | "pausedReason">,
+  ledger: Pick<Ledger, "accountOf" | "standing" | "accountHolds">,
   text: string,
 ): Promise<BatchReport> {
   const id = parseBatchId(text);
@@ -47,7 +47,7 @@ export async function requireReport(
  * `signal` ends it early, and touches no batch. One small question to Redis a second, however large the batch.
  */
 export async function* followBatch(
-  ledger: Pick<Ledger, "accountOf" | "standing" | "pausedReason" | "resolvesByItself">,
+  ledger: Pick<Ledger, "accountOf" | "standing" | "accountHolds" | "resolvesByItself">,
   batch: BatchId,
   { signal, pollMs = SECOND }: { readonly signal?: AbortSignal; readonly pollMs?: number } = {},
 ): AsyncGenerator<BatchReport, void, undefined> {

@@ -1,6 +1,7 @@
 /**
  * Sets an account's rates by hand, or back to those of the settings: recorded in the bucket, then live on every worker. A
- * rate that a person set stands until he sets another, or the settings change. If this process dies after the act, nothing
+ * rate that a person set stands until he sets another, or the settings change: the act names those that it replaced, so
+ * that it holds on another Redis, too (`restore-limits.ts`). If this process dies after the act, nothing
  * has happened but for the note; it can be said again.
  */
 
@@ -34,7 +35,8 @@ export async function limitAccount(
   const configured = await ledger.configuredRates(account);
   if (configured === null) return null;
 
-  await writeAccountAct(bucket, account, { act: "limit", ...wanted }, clock());
+  const replaced = { creates: settingOf(configured.creates), reads: settingOf(configured.reads) };
+  await writeAccountAct(bucket, account, { act: "limit", ...wanted, replaced }, clock());
   const change = async (limited: Limited): Promise<Pace> => {
     const perMinute = wanted[limited];
     const rate = configured[limited];
@@ -48,6 +50,10 @@ export async function limitAccount(
   for (const [queue, window] of windows) await queues.setRate(queue, window);
   await queues.wakeFeed(account);
   return paces;
+}
+
+function settingOf({ perMinute, toleratesBurst }: Rate) {
+  return { per_minute: perMinute, tolerates_burst: toleratesBurst };
 }
 
 function rateOf(perMinute: number | null, configured: Rate): Rate {

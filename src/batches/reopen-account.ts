@@ -4,8 +4,9 @@
  *
  * The bucket says what Redis may not know: batches, parts, windows of rows that were given out, acts and receipts. What may
  * have been bought since Redis's last sure word and has no receipt is unclear over that whole time, and the account's
- * sweep looks for it. Order of effects: the note of the new Redis, batch by batch what it lacks, and last that the account
- * is open. Doing any of it again changes nothing; dying in between means that it is done again from the start.
+ * sweep looks for it. Order of effects: the note of the new Redis, batch by batch what it lacks, the rates that people set,
+ * and last that the account is open. Doing any of it again changes nothing; dying in between means that it is done again
+ * from the start. Where something can't be read the account stays closed, and its reason stands where people look.
  */
 
 import { readBatchActs } from "../bucket/acts.ts";
@@ -22,7 +23,7 @@ import type { AccountName, AttemptRef } from "../core/naming.ts";
 import { predictionId } from "../core/prediction.ts";
 import { DEFAULT_SWEEP_POLICY } from "../core/sweeping.ts";
 import { DAY } from "../core/time.ts";
-import type { BatchStanding, CancelWalk, Ledger, LostSpan, RedisIdentity } from "../ledger/ledger.ts";
+import type { AccountOpening, BatchStanding, CancelWalk, Ledger, LostSpan, RedisIdentity } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
 import { completeParts } from "./complete-part.ts";
 import { type Acted, judgeActs } from "./judge-acts.ts";
@@ -38,6 +39,7 @@ export type ReopenDeps = {
     | "readIdentity"
     | "opening"
     | "noteOpened"
+    | "noteUnopened"
     | "standing"
     | "restoreBatch"
     | "publishPart"
@@ -53,6 +55,8 @@ export type ReopenDeps = {
     | "walkCancel"
   >;
   readonly queues: Pick<Queues, "record" | "follow" | "notify" | "reply" | "finish">;
+  /** Puts back what people set of the account's rates. */
+  readonly restoreLimits: () => Promise<void>;
   /** A Redis that syncs every write, and whose data nobody else touches, comes back from a restart with all of them. */
   readonly restartLosesNothing: boolean;
   /** After each batch that was put right. */
@@ -81,10 +85,11 @@ const SLICE = 500;
 /** Items of a canceled batch in one script, as the feed walks them. */
 const WALKED_AT_ONCE = 2_000;
 const READS_AT_ONCE = 32;
+const LONGEST_REASON = 500;
 
 /** Null: it is open on this Redis, and nothing was to be done. */
 export async function reopenAccount(account: AccountName, deps: ReopenDeps): Promise<Reopened | null> {
-  const { bucket, ledger } = deps;
+  const { ledger } = deps;
   const [identity, opening] = await Promise.all([ledger.readIdentity(account), ledger.opening(account)]);
   if (opening.on === identity) return null;
   if (opening.on !== null && deps.restartLosesNothing && dataOf(opening.on) === dataOf(identity)) {
@@ -92,6 +97,29 @@ export async function reopenAccount(account: AccountName, deps: ReopenDeps): Pro
     return null;
   }
 
+  try {
+    return await open(account, identity, opening, deps);
+  } catch (error) {
+    // Where Redis is out of reach, that is what whoever called is told.
+    await ledger.noteUnopened(account, unopenedBy(account, error)).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** One line, with what to do. */
+function unopenedBy(account: AccountName, error: unknown): string {
+  const [said = ""] = (error instanceof Error ? error.message : String(error)).split("\n");
+  const why = said.slice(0, LONGEST_REASON);
+  return `account ${account} can't be opened on this Redis: ${why}; once that is mended it opens by itself`;
+}
+
+async function open(
+  account: AccountName,
+  identity: RedisIdentity,
+  opening: AccountOpening,
+  deps: ReopenDeps,
+): Promise<Reopened> {
+  const { bucket, ledger } = deps;
   const { notedAtMs, isFirst } = await noteRedis(bucket, account, identity, deps.clock());
   const done = { batches: 0, rebuilt: 0, unclear: 0 };
   for await (const id of listBatchIds(bucket)) {
@@ -104,6 +132,7 @@ export async function reopenAccount(account: AccountName, deps: ReopenDeps): Pro
     done.unclear += reopened.unclear;
     deps.tell(reopened);
   }
+  await deps.restoreLimits();
   // What is claimed was noted before: on the first Redis of all nothing was, and none before it has lost anything.
   const hadNothing = opening.on === null && (isFirst || done.batches === 0);
   const lost: LostSpan = { fromMs: opening.lastClaimMs ?? notedAtMs, toMs: notedAtMs };

@@ -7,10 +7,11 @@ import { type Progress, progressOf } from "../core/batch.ts";
 import type { Breaker } from "../core/breaking.ts";
 import type { AccountName } from "../core/naming.ts";
 import { effectiveRate, freshPace, type Pace, type Rate, tierAt } from "../core/pacing.ts";
+import type { PollKind } from "../core/polling.ts";
 import { type RunCounts, runTimesOf } from "../core/run-times.ts";
 import type { Ledger, SweepNote } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
-import { SHARE_BESIDE_POLLS } from "./account-gate.ts";
+import { POLLS, SHARE_BESIDE_POLLS } from "./account-gate.ts";
 
 export type LimitReport = {
   readonly configured_per_minute: number;
@@ -33,6 +34,8 @@ export type LimitReport = {
 export type AccountReport = {
   readonly account: AccountName;
   readonly paused: string | null;
+  /** Why it can't be opened on this Redis, or null; it is tried by itself, and nothing is bought before. */
+  readonly unopened: string | null;
   readonly creates: LimitReport | null;
   readonly reads: (LimitReport & { readonly left_beside_polls: number }) | null;
   /** Items of the oldest unfinished batches, `counted_batches` of them. */
@@ -53,6 +56,8 @@ export type AccountReport = {
   readonly create_backlog: number;
   /** What requests to the provider came to, by request and outcome. */
   readonly requests: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  /** Polls that were answered, by why they came: as a net, singly, or brought forward by a sweep or a webhook. */
+  readonly polls: Readonly<Record<PollKind, number>>;
   /** What the provider's webhooks came to. */
   readonly webhooks: Readonly<Record<string, number>>;
   /** When a create last asked for the provider's webhook. */
@@ -86,7 +91,7 @@ export type ReportDeps = {
     Ledger,
     | "readBudgets"
     | "configuredRates"
-    | "pausedReason"
+    | "accountHolds"
     | "readAccountSight"
     | "unfinishedBatches"
     | "standing"
@@ -109,11 +114,11 @@ export async function reportAccount(
   { ledger, queues, clock }: ReportDeps,
 ): Promise<AccountReport> {
   const nowMs = clock();
-  const [budgets, configured, paused, sight, batches, requests, webhooks, backlog, following, runs] = await Promise.all(
-    [
+  const [budgets, configured, { paused, unopened }, sight, batches, requests, webhooks, backlog, following, runs] =
+    await Promise.all([
       ledger.readBudgets(account),
       ledger.configuredRates(account),
-      ledger.pausedReason(account),
+      ledger.accountHolds(account),
       ledger.readAccountSight(account),
       ledger.unfinishedBatches(account, MAX_BATCHES),
       ledger.requestCounts(account),
@@ -121,14 +126,15 @@ export async function reportAccount(
       queues.createBacklog(account),
       ledger.readFollowing(account),
       ledger.runCounts(account, nowMs),
-    ],
-  );
+    ]);
   const standings = await Promise.all(batches.map((batch) => ledger.standing(account, batch)));
   const progress = standings.flatMap((standing) => (standing === null ? [] : [progressOf(standing.counts)]));
+  const { [POLLS]: polls = {}, ...asked } = byRequest(requests);
   const reads = configured && limitReport(configured.reads, budgets.paces.reads, budgets.breakers.reads, nowMs);
   return {
     account,
     paused,
+    unopened,
     creates: configured && limitReport(configured.creates, budgets.paces.creates, budgets.breakers.creates, nowMs),
     reads: reads && {
       ...reads,
@@ -148,7 +154,13 @@ export async function reportAccount(
     untouched_since: isoOrNull(sight.untouchedSinceMs),
     unclear: sight.unclear,
     create_backlog: backlog,
-    requests: byRequest(requests),
+    requests: asked,
+    polls: {
+      net: polls["net"] ?? 0,
+      single: polls["single"] ?? 0,
+      sweep: polls["sweep"] ?? 0,
+      webhook: polls["webhook"] ?? 0,
+    },
     webhooks,
     webhook_asked_at: isoOrNull(following.toldAtMs === 0 ? null : following.toldAtMs),
     sweeps: sight.sweptAtMs === null ? null : sweepsOf(sight.sweptAtMs, following),

@@ -2,7 +2,7 @@
 
 import { batchState, type Estimate, estimateEnd, type Progress, progressOf } from "../core/batch.ts";
 import type { AccountName, BatchId } from "../core/naming.ts";
-import { type BatchStanding, isUnclearHalt, type Ledger } from "../ledger/ledger.ts";
+import { type AccountHolds, type BatchStanding, isUnclearHalt, type Ledger } from "../ledger/ledger.ts";
 
 export type BatchReport = {
   readonly batch: BatchId;
@@ -23,6 +23,8 @@ export type BatchReport = {
   /** Why nothing more of it is bought, or null; `paused_by`: who has to let it go on, or the account's unclear items. */
   readonly paused: string | null;
   readonly paused_by: "batch" | "account" | "unclear" | null;
+  /** Why its account can't be opened on this Redis, or null: nothing of it is bought until it can, and that is tried by itself. */
+  readonly unopened: string | null;
   readonly canceled_at: string | null;
   readonly opened_at: string;
   readonly finished_at: string | null;
@@ -31,23 +33,23 @@ export type BatchReport = {
 
 /** Null: Redis knows no such batch. */
 export async function reportBatch(
-  ledger: Pick<Ledger, "accountOf" | "standing" | "pausedReason">,
+  ledger: Pick<Ledger, "accountOf" | "standing" | "accountHolds">,
   batch: BatchId,
 ): Promise<BatchReport | null> {
   const account = await ledger.accountOf(batch);
   if (account === null) return null;
-  const [standing, paused] = await Promise.all([ledger.standing(account, batch), ledger.pausedReason(account)]);
-  return standing === null ? null : reportOf(standing, paused);
+  const [standing, holds] = await Promise.all([ledger.standing(account, batch), ledger.accountHolds(account)]);
+  return standing === null ? null : reportOf(standing, holds);
 }
 
 export function reportOf(
   { batch, counts, sums, duplicates, finishedAtMs, paused: batchPaused, canceledAtMs }: BatchStanding,
-  accountPaused: string | null,
+  holds: AccountHolds,
 ): BatchReport {
   const progress = progressOf(counts);
   // A canceled batch buys nothing more: no pause holds it.
   const canceled = canceledAtMs !== null;
-  const paused = canceled ? null : (batchPaused ?? accountPaused);
+  const paused = canceled ? null : (batchPaused ?? holds.paused);
   return {
     batch: batch.id,
     name: batch.name,
@@ -64,6 +66,7 @@ export function reportOf(
     account: batch.account,
     paused,
     paused_by: paused === null ? null : batchPaused !== null ? "batch" : isUnclearHalt(paused) ? "unclear" : "account",
+    unopened: finishedAtMs === null ? holds.unopened : null,
     canceled_at: canceledAtMs === null ? null : new Date(canceledAtMs).toISOString(),
     opened_at: new Date(batch.openedAtMs).toISOString(),
     finished_at: finishedAtMs === null ? null : new Date(finishedAtMs).toISOString(),
@@ -81,7 +84,8 @@ export function progressIn(report: BatchReport): Progress {
 }
 
 export function estimateFor(report: BatchReport, endedPerSecond: number, createsPerMinute: number): Estimate {
-  return estimateEnd({ progress: progressIn(report), endedPerSecond, createsPerMinute, paused: pauseOf(report) });
+  const paused = pauseOf(report) ?? report.unopened;
+  return estimateEnd({ progress: progressIn(report), endedPerSecond, createsPerMinute, paused });
 }
 
 /** In a person's words, or null. */

@@ -14,6 +14,7 @@ import type { Bucket } from "../bucket/bucket.ts";
 import { readRow, type StoredRow } from "../bucket/input-parts.ts";
 import { couldBe, shows } from "../core/matching.ts";
 import { type AttemptRef, errandId } from "../core/naming.ts";
+import type { Waker } from "../core/polling.ts";
 import type { Prediction } from "../core/prediction.ts";
 import { meaningOf } from "../core/telling.ts";
 import type { Ledger, OpenItemFields } from "../ledger/ledger.ts";
@@ -111,7 +112,7 @@ async function wake(
   fields: Partial<OpenItemFields>,
   { ledger, queues, inASecond, clock }: TakeDeps,
 ): Promise<WebhookOutcome> {
-  if ((await ledger.markItem(ref, "wake")) !== "running") return "late";
+  if ((await ledger.markItem(ref, "wake", "webhook" satisfies Waker)) !== "running") return "late";
   if (!(await queues.wakeFollow(ref))) {
     const startedAtMs = Number(fields.intent_at ?? clock());
     const deadlineAtMs = fields.deadline_at === undefined ? null : Number(fields.deadline_at);

@@ -8,6 +8,8 @@ import { type AccountName, type BatchId, OBJECT_KEYS, type ObjectKey } from "../
 import type { Bucket } from "./bucket.ts";
 import { JSON_TYPE, readJson } from "./records.ts";
 
+const setting = z.object({ per_minute: z.number(), tolerates_burst: z.boolean() });
+
 const schema = z.discriminatedUnion("act", [
   z.object({ act: z.literal("pause") }),
   z.object({ act: z.literal("resume") }),
@@ -22,6 +24,8 @@ const schema = z.discriminatedUnion("act", [
     act: z.literal("limit"),
     creates: z.number().nullable().optional(),
     reads: z.number().nullable().optional(),
+    /** The settings at that time: while they stay, so does what was set. */
+    replaced: z.object({ creates: setting, reads: setting }).optional(),
   }),
   z.object({ act: z.literal("resolve"), as: z.enum(["resend", "fail"]), items: z.array(z.number()) }),
 ]);
@@ -47,15 +51,27 @@ export async function writeBatchAct(
   return appendAct(bucket, (n) => OBJECT_KEYS.batchAct(batch, n), from, act, nowMs);
 }
 
-/** In the order in which they were decided: a number that was free may have been taken later than the one behind it. */
 export async function readBatchActs(bucket: Bucket, batch: BatchId): Promise<readonly DatedAct[]> {
+  return readActs(bucket, OBJECT_KEYS.batchActs(batch), (n) => OBJECT_KEYS.batchAct(batch, n));
+}
+
+export async function readAccountActs(bucket: Bucket, account: AccountName): Promise<readonly DatedAct[]> {
+  return readActs(bucket, OBJECT_KEYS.accountActs(account), (n) => OBJECT_KEYS.accountAct(account, n));
+}
+
+/** In the order in which they were decided: a number that was free may have been taken later than the one behind it. */
+async function readActs(
+  bucket: Bucket,
+  prefix: Parameters<Bucket["list"]>[0],
+  keyOf: (n: number) => ObjectKey,
+): Promise<readonly DatedAct[]> {
   const numbers: number[] = [];
-  for await (const { key } of bucket.list(OBJECT_KEYS.batchActs(batch))) {
+  for await (const { key } of bucket.list(prefix)) {
     numbers.push(Number(/(\d+)\.json$/.exec(key)?.[1] ?? Number.NaN));
   }
   const acts: DatedAct[] = [];
   for (const n of numbers) {
-    const read = await readJson(bucket, OBJECT_KEYS.batchAct(batch, n), schema.and(z.object({ at: z.iso.datetime() })));
+    const read = await readJson(bucket, keyOf(n), schema.and(z.object({ at: z.iso.datetime() })));
     if (read !== null) acts.push({ ...read, n, atMs: Date.parse(read.at) });
   }
   return acts.toSorted((a, b) => a.atMs - b.atMs || a.n - b.n);

@@ -26,6 +26,7 @@ function linesOf(report: AccountReport): readonly string[] {
       report.paused === null
         ? null
         : `${harmless(report.paused)}; to let it go on: ${OUTLAST} resume --account ${report.account}`,
+    "not open": report.unopened === null ? null : harmless(report.unopened),
     creates: creates === null ? "no worker has worked for it yet" : rateOf(creates),
     ...(creates !== null && troubles("creates", creates)),
     reads: reads === null ? null : `${rateOf(reads)}; ${number(reads.left_beside_polls)} left beside polls`,
@@ -39,6 +40,7 @@ function linesOf(report: AccountReport): readonly string[] {
     unclear: report.unclear === 0 ? null : number(report.unclear),
     "oldest open": report.untouched_since === null ? null : `not touched since ${report.untouched_since}`,
     ...Object.fromEntries(outcomes.map(([request, text]) => [`${request} requests`, text])),
+    polls: Object.values(report.polls).every((count) => count === 0) ? null : pollsLine(report.polls),
     webhooks: Object.keys(report.webhooks).length === 0 ? null : countsOf(report.webhooks),
     sweeps: report.sweeps === null ? null : sweepsLine(report.sweeps),
     ...Object.fromEntries(report.run_times.map((times) => [`runs of ${harmless(times.model)}`, timesLine(times)])),
@@ -70,6 +72,10 @@ function countsOf(counts: Readonly<Record<string, number>>): string {
   return Object.entries(counts)
     .map(([name, count]) => `${number(count)} ${name}`)
     .join(", ");
+}
+
+function pollsLine({ net, single, sweep, webhook }: AccountReport["polls"]): string {
+  return `${number(webhook)} for a webhook, ${number(sweep)} for a sweep, ${number(net)} as a net, ${number(single)} singly`;
 }
 
 function sweepsLine({ swept_at, interval_ms, pages, woken }: NonNullable<AccountReport["sweeps"]>): string {

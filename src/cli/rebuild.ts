@@ -3,6 +3,7 @@
 import { Command } from "commander";
 import { openKnownBatch } from "../batches/rebuild-batch.ts";
 import { type Reopened, reopenAccount } from "../batches/reopen-account.ts";
+import { restoreLimits } from "../batches/restore-limits.ts";
 import { readBatch } from "../bucket/records.ts";
 import { number } from "../core/figures.ts";
 import { type AccountName, parseBatchId } from "../core/naming.ts";
@@ -34,9 +35,11 @@ export function rebuildCommand(): Command {
 }
 
 async function rebuildAccounts(services: CommandServices, json: boolean): Promise<void> {
-  for (const { name } of services.accounts) {
+  for (const account of services.accounts) {
+    const { name } = account;
     const reopened = await reopenAccount(name, {
       ...services,
+      restoreLimits: () => restoreLimits(account, services),
       restartLosesNothing: services.config.ownRedis,
       tell: ({ batch, how, unclear }) => say(`batch ${batch.id} (${batch.name}): ${how}, ${items(unclear)} unclear`),
       clock: Date.now,

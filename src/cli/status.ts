@@ -105,6 +105,7 @@ async function showBatch({ ledger, bucket }: CommandServices, id: string, json: 
     state: report.state,
     account: report.account,
     paused: pause === null ? null : `${harmless(pause)}; ${resumeOf(report)}`,
+    "not open": report.unopened === null ? null : harmless(report.unopened),
     canceled: report.canceled_at,
     items: totalsOf(report, PLAIN).replace(/ items?/, ""),
     duplicates:

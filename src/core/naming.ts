@@ -236,6 +236,7 @@ export const OBJECT_KEYS = {
   manifest: (batch: BatchId) => key(`batches/${batch}/manifest.json`),
   batchActs: (batch: BatchId) => key(`batches/${batch}/acts/`),
   batchAct: (batch: BatchId, n: number) => key(`batches/${batch}/acts/${n}.json`),
+  accountActs: (account: AccountName) => key(`accounts/${account}/acts/`),
   accountAct: (account: AccountName, n: number) => key(`accounts/${account}/acts/${n}.json`),
   /** Which Redis the account was on, and since when. */
   redisNote: (account: AccountName, n: number) => key(`accounts/${account}/redis/${n}.json`),

@@ -54,6 +54,21 @@ export type Expectation = {
   readonly coveredToMs: number;
 };
 
+/** Who brings a poll forward: the mark on an item says so. */
+export const WAKERS = ["webhook", "sweep"] as const;
+export type Waker = (typeof WAKERS)[number];
+
+/** Why a prediction was polled, for the statistics: `net`: something else is to tell of its end, and hadn't; `single`: nothing is. */
+export type PollKind = Waker | "net" | "single";
+
+export function pollKind(
+  wokenBy: Waker | undefined,
+  ageMs: number,
+  { coveredToMs }: Pick<Expectation, "coveredToMs">,
+): PollKind {
+  return wokenBy ?? (ageMs < coveredToMs ? "net" : "single");
+}
+
 /**
  * Decides when to poll a running prediction again; also when a fresh one is polled first.
  *

@@ -10,7 +10,7 @@ import { type FileUrl, gallery } from "./gallery.ts";
 import { type Html, type HtmlPart, html } from "./html.ts";
 import type { Part } from "./live.ts";
 import { bar, legend, pauseWords, rateWords, share, stateBadge, timeWords } from "./progress.ts";
-import { excerpt, MAX_NAME } from "./showing.ts";
+import { excerpt, MAX_NAME, redactText } from "./showing.ts";
 
 export type BatchView = {
   readonly sight: BatchSight;
@@ -61,7 +61,7 @@ function buttons({ batch, report, held }: BatchSight): HtmlPart {
 function notes({ sight, viewer }: BatchView): Part {
   return {
     id: "notes",
-    html: html`<div id="notes">${[pausedNote(sight, viewer), canceledNote(sight), unclearNote(sight), duplicatesNote(sight), notSavedNote(sight)]}</div>`,
+    html: html`<div id="notes">${[unopenedNote(sight), pausedNote(sight, viewer), canceledNote(sight), unclearNote(sight), duplicatesNote(sight), notSavedNote(sight)]}</div>`,
   };
 }
 
@@ -77,6 +77,12 @@ function pausedNote({ report }: BatchSight, { mayAct }: Viewer): Html | null {
   }
   const how = mayAct ? "Resume lets it go on." : "It takes a producer’s key to let it go on.";
   return html`<p class="note warn">${said} ${how}</p>`;
+}
+
+function unopenedNote({ report }: BatchSight): Html | null {
+  if (report.unopened === null) return null;
+  const reason = redactText(report.unopened);
+  return html`<p class="note warn" id="unopened"><b>${reason.charAt(0).toUpperCase()}${reason.slice(1)}.</b> Until then nothing of it is bought.</p>`;
 }
 
 function canceledNote({ report }: BatchSight): Html | null {

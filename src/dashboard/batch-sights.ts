@@ -40,7 +40,7 @@ export type BatchSights = {
 export type SightsDeps = {
   readonly ledger: Pick<
     Ledger,
-    "accountOf" | "standing" | "pausedReason" | "failuresOf" | "latestSaved" | "readStates" | "listTenantBatches"
+    "accountOf" | "standing" | "accountHolds" | "failuresOf" | "latestSaved" | "readStates" | "listTenantBatches"
   >;
   readonly predictions: Pick<Predictions, "receiptOf">;
   readonly accounts: readonly { readonly name: AccountName; readonly createsPerMinute: number }[];
@@ -83,10 +83,10 @@ export function openBatchSights({ ledger, predictions, accounts, clock }: Sights
   async function look(id: BatchId): Promise<BatchSight | undefined> {
     const account = await ledger.accountOf(id);
     if (account === null) return undefined;
-    const [standing, paused] = await Promise.all([ledger.standing(account, id), ledger.pausedReason(account)]);
+    const [standing, holds] = await Promise.all([ledger.standing(account, id), ledger.accountHolds(account)]);
     if (standing === null) return undefined;
     const { batch, counts } = standing;
-    return { batch, counts, held: standing.paused !== null, ...follow(batch, reportOf(standing, paused)) };
+    return { batch, counts, held: standing.paused !== null, ...follow(batch, reportOf(standing, holds)) };
   }
 
   function follow(batch: Batch, report: BatchReport): View {

@@ -1,4 +1,4 @@
-/** What Redis knows of an account: whether and why it is paused, and the rates last taken from the configuration. */
+/** What Redis knows of an account: whether and why nothing is bought for it, and the rates last taken from the configuration. */
 
 import { randomUUID } from "node:crypto";
 import type { Redis } from "ioredis";
@@ -32,6 +32,14 @@ export type AccountOpening = {
   readonly lastClaimMs: number | null;
   /** When the account was last opened on a Redis that had lost something; null: never. */
   readonly lostByMs: number | null;
+};
+
+/** Why nothing more is bought for an account. */
+export type AccountHolds = {
+  /** It is paused, or too many of its items are unclear. */
+  readonly paused: string | null;
+  /** It can't be opened on this Redis, which is tried again and again. */
+  readonly unopened: string | null;
 };
 
 export type AccountSight = {
@@ -68,6 +76,16 @@ export function accountsOf(redis: Redis, scripts: Scripts) {
     return on === identity ? identity : null;
   }
 
+  /** Why nothing more is bought for the account, or null: it is paused, or too many of its items are unclear. */
+  async function pausedReason(account: AccountName): Promise<string | null> {
+    const [paused, unclear] = await Promise.all([
+      redis.hget(REDIS_KEYS.account(account), "paused"),
+      redis.zcard(REDIS_KEYS.unclear(account)),
+    ]);
+    if (paused !== null || unclear < MAX_UNCLEAR) return paused;
+    return `${unclear} ${UNCLEAR_HALT}`;
+  }
+
   return {
     /** Claims are turned away and nothing is fed until `resumeAccount`. The first reason stays. */
     async pauseAccount(account: AccountName, reason: string): Promise<boolean> {
@@ -78,14 +96,20 @@ export function accountsOf(redis: Redis, scripts: Scripts) {
       return (await redis.hdel(REDIS_KEYS.account(account), "paused")) === 1;
     },
 
-    /** Why nothing more is bought for the account, or null: it is paused, or too many of its items are unclear. */
-    async pausedReason(account: AccountName): Promise<string | null> {
-      const [paused, unclear] = await Promise.all([
-        redis.hget(REDIS_KEYS.account(account), "paused"),
-        redis.zcard(REDIS_KEYS.unclear(account)),
+    pausedReason,
+
+    async accountHolds(account: AccountName): Promise<AccountHolds> {
+      const [paused, reason] = await Promise.all([
+        pausedReason(account),
+        redis.hget(REDIS_KEYS.account(account), "unopened"),
       ]);
-      if (paused !== null || unclear < MAX_UNCLEAR) return paused;
-      return `${unclear} ${UNCLEAR_HALT}`;
+      // Another process may have opened it while the one that couldn't said so.
+      return { paused, unopened: reason === null || (await openOn(account)) !== null ? null : reason };
+    },
+
+    /** The account can't be opened on this Redis; `noteOpened` takes it back. */
+    async noteUnopened(account: AccountName, reason: string): Promise<void> {
+      await redis.hset(REDIS_KEYS.account(account), "unopened", reason);
     },
 
     readIdentity,
@@ -101,7 +125,12 @@ export function accountsOf(redis: Redis, scripts: Scripts) {
     /** From now on items of the account may be bought on this Redis. `lost`: what the one before it may have lost. */
     async noteOpened(account: AccountName, on: RedisIdentity, lost: LostSpan | null): Promise<void> {
       const span = lost === null ? {} : { lost_from: lost.fromMs, lost_to: lost.toMs };
-      await redis.hset(REDIS_KEYS.account(account), { opened_on: on, ...span });
+      const key = REDIS_KEYS.account(account);
+      await redis
+        .multi()
+        .hset(key, { opened_on: on, ...span })
+        .hdel(key, "unopened")
+        .exec();
     },
 
     /** The account's unclear items are looked for on the provider's list, each for so long after its intent. */

@@ -116,7 +116,7 @@ export function budgetsOf(redis: Redis, scripts: Scripts) {
       return Math.max(readWindow(perMinute).points - Number((await redis.get(REDIS_KEYS.reads(account))) ?? 0), 0);
     },
 
-    /** What an account's requests came to, by `<request> <outcome>`; a statistic. */
+    /** What an account's requests came to, by `<request> <outcome>`, and its polls, by `polled <kind>`; a statistic. */
     async addCounts(account: AccountName, counts: ReadonlyMap<string, number>): Promise<void> {
       const pipeline = redis.pipeline();
       for (const [name, count] of counts) pipeline.hincrby(REDIS_KEYS.requests(account), name, count);

@@ -19,6 +19,7 @@ import {
   parseErrandId,
   REDIS_KEYS,
 } from "../core/naming.ts";
+import { WAKERS, type Waker } from "../core/polling.ts";
 import type { PredictionId } from "../core/prediction.ts";
 import { HOUR } from "../core/time.ts";
 import type { BatchSums } from "./batches.ts";
@@ -36,6 +37,8 @@ export type MoveAnswer = {
   readonly left: number;
   /** When the intent that stands was written; null where there is none. */
   readonly intentAtMs: number | null;
+  /** Who woke the item since its last poll; undefined: nobody did, or nobody that is counted. */
+  readonly wokenBy: Waker | undefined;
 };
 
 export type MoveOptions = {
@@ -89,6 +92,14 @@ export type OpenItemFields = {
   readonly incomplete_since: string;
 };
 
+/** What was asked of an item since its last poll. */
+export type TakenMarks = {
+  readonly woken: boolean;
+  readonly wokenBy: Waker | undefined;
+  readonly cancel: boolean;
+  readonly byList: boolean;
+};
+
 /** What is known of a request that was sent: when (between two moments). */
 export type OpenIntent = {
   readonly ref: AttemptRef;
@@ -97,7 +108,9 @@ export type OpenIntent = {
   readonly toMs: number;
 };
 
-const moveReply = z.tuple([z.enum(MOVE_ANSWERS), z.number(), z.string(), z.number(), z.string()]);
+/** Undefined: nobody did, or whoever did left no name. */
+const waker = z.enum(WAKERS).optional().catch(undefined);
+const moveReply = z.tuple([z.enum(MOVE_ANSWERS), z.number(), z.string(), z.number(), z.string(), waker]);
 
 /** So many unclear items of an account, and nothing more is bought until some are resolved. */
 export const MAX_UNCLEAR = 20;
@@ -132,7 +145,7 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
       const { account, batch, index, attempt } = ref;
       const { from, to } = ITEM_STEPS[step];
       const hours = hoursBackFrom(options.nowMs);
-      const [answer, state, predictionId, left, intentAt] = moveReply.parse(
+      const [answer, state, predictionId, left, intentAt, wokenBy] = moveReply.parse(
         await scripts.outlastMove(
           REDIS_KEYS.bytes(account, batch),
           REDIS_KEYS.batch(account, batch),
@@ -176,6 +189,7 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
         predictionId: predictionId === "" ? null : (predictionId as PredictionId),
         left,
         intentAtMs: intentAt === "" ? null : Number(intentAt),
+        wokenBy,
       };
     },
 
@@ -266,12 +280,9 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
     },
 
     /** What was asked of a running item since its last poll, which saw it in `status`; null: it saw nothing. */
-    async takeMarks(
-      { account, batch, index }: AttemptRef,
-      status: string | null,
-    ): Promise<{ readonly woken: boolean; readonly cancel: boolean; readonly byList: boolean }> {
+    async takeMarks({ account, batch, index }: AttemptRef, status: string | null): Promise<TakenMarks> {
       const [woken, cancel, byList] = z
-        .tuple([z.number(), z.number(), z.number()])
+        .tuple([z.string(), z.number(), z.number()])
         .parse(
           await scripts.outlastTakeMarks(
             REDIS_KEYS.item(account, batch, index),
@@ -279,7 +290,7 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
             status ?? "",
           ),
         );
-      return { woken: woken === 1, cancel: cancel === 1, byList: byList === 1 };
+      return { woken: woken !== "", wokenBy: waker.parse(woken), cancel: cancel === 1, byList: byList === 1 };
     },
 
     /** Where an item stands, and its hash (empty once its attempt has ended). */

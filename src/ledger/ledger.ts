@@ -17,12 +17,12 @@ import { defineScripts } from "./scripts.ts";
 import { secretsOf } from "./secrets.ts";
 import { webhookCountsOf } from "./webhook-counts.ts";
 
-export type { LostSpan, RedisIdentity } from "./accounts.ts";
+export type { AccountHolds, AccountOpening, LostSpan, RedisIdentity } from "./accounts.ts";
 export { isUnclearHalt } from "./accounts.ts";
 export type { BatchStanding, CancelWalk, FailureGroup, HoldAnswer, Redriven } from "./batches.ts";
 export type { Budgets, Limited } from "./budgets.ts";
 export type { SweepNote } from "./following.ts";
-export type { MoveAnswer, MoveOptions, OpenIntent, OpenItemFields } from "./items.ts";
+export type { MoveAnswer, MoveOptions, OpenIntent, OpenItemFields, TakenMarks } from "./items.ts";
 
 export type Ledger = ReturnType<typeof openLedger>;
 

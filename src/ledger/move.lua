@@ -24,7 +24,7 @@
 --         retry     optional, for the step that ends the attempt: the provider itself failed, and the batch may have said
 --                   that such an attempt is followed by another; when this one was recorded (ms)
 -- Returns { answer, state's number, the item's prediction id or '', items of the batch that haven't ended,
---           when the item's intent was written (ms) or '' }
+--           when the item's intent was written (ms) or '', who woke the item since its last poll or '' }
 --   moved    done, now or by an earlier send of this very script
 --   retried  the attempt has ended, and the item's next one is open
 --   already  this attempt stands in `to` already
@@ -53,8 +53,8 @@ local attempt, state = math.max(math.floor(byte / 16), 1), byte % 16
 local function answer(word, now)
   local counts = redis.call('HMGET', batch, 'items', 'saved', 'failed', 'canceled')
   local left = tonumber(counts[1] or 0) - tonumber(counts[2] or 0) - tonumber(counts[3] or 0) - tonumber(counts[4] or 0)
-  local held = redis.call('HMGET', item, 'prediction_id', 'intent_at')
-  return { word, now, held[1] or '', left, held[2] or '' }
+  local held = redis.call('HMGET', item, 'prediction_id', 'intent_at', 'wake')
+  return { word, now, held[1] or '', left, held[2] or '', held[3] or '' }
 end
 
 local keys = {

@@ -2,12 +2,13 @@
 --
 -- KEYS  1 item    2 batch
 -- ARGV  1 the status that the poll saw, or '' if it saw none: then the last one stands
--- Returns { 1 if the item was woken, 1 if it is to be canceled, 1 if only the provider's list says whose its prediction is }
+-- Returns { who woke the item or '', 1 if it is to be canceled, 1 if only the provider's list says whose its prediction is }
 
 local item, batch = unpack(KEYS)
-if redis.call('EXISTS', item) == 0 then return { 0, 0, 0 } end
+if redis.call('EXISTS', item) == 0 then return { '', 0, 0 } end
 
 if ARGV[1] ~= '' then redis.call('HSET', item, 'status', ARGV[1]) end
-local woken = redis.call('HDEL', item, 'wake')
+local woken = redis.call('HGET', item, 'wake')
+if woken then redis.call('HDEL', item, 'wake') end
 local cancel = redis.call('HEXISTS', item, 'cancel') + redis.call('HEXISTS', batch, 'canceled_at')
-return { woken, cancel > 0 and 1 or 0, redis.call('HEXISTS', item, 'by_list') }
+return { woken or '', cancel > 0 and 1 or 0, redis.call('HEXISTS', item, 'by_list') }

@@ -31,7 +31,7 @@ export type BatchesDeps = {
   readonly submitting: SubmitDeps;
   readonly holding: HoldDeps;
   readonly results: ResultsSource;
-  readonly ledger: Pick<Ledger, "accountOf" | "standing" | "pausedReason" | "failuresOf" | "listTenantBatches">;
+  readonly ledger: Pick<Ledger, "accountOf" | "standing" | "accountHolds" | "failuresOf" | "listTenantBatches">;
   readonly watch: BatchWatch;
   /** Between two signs of life of a stream of events. */
   readonly heartbeatMs: number;
@@ -182,11 +182,8 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
   async function readReport(id: BatchId): Promise<BatchReport | null> {
     const account = await deps.ledger.accountOf(id);
     if (account === null) return null;
-    const [standing, paused] = await Promise.all([
-      deps.ledger.standing(account, id),
-      deps.ledger.pausedReason(account),
-    ]);
-    return standing === null ? null : reportOf(standing, paused);
+    const [standing, holds] = await Promise.all([deps.ledger.standing(account, id), deps.ledger.accountHolds(account)]);
+    return standing === null ? null : reportOf(standing, holds);
   }
 
   /** Another tenant's batch isn't there either. */
@@ -200,7 +197,7 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
     if (standing === null || account === null || standing.batch.tenant !== client.tenant) {
       throw new HttpProblem(404, `there is no batch ${JSON.stringify(text.slice(0, 40))}`);
     }
-    return { standing, report: reportOf(standing, await deps.ledger.pausedReason(account)) };
+    return { standing, report: reportOf(standing, await deps.ledger.accountHolds(account)) };
   }
 
   async function submit(

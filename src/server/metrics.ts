@@ -52,6 +52,10 @@ function fill(registry: Registry, reports: readonly AccountReport[], backlog: nu
   );
   const readsLeft = gauge("outlast_reads_left", "Reads that are left beside polls in the window that runs.");
   const paused = gauge("outlast_account_paused", "1: nothing more is bought, and status --accounts says why.");
+  const unopened = gauge(
+    "outlast_account_unopened",
+    "1: it can't be opened on this Redis, nothing is bought, and status --accounts says why.",
+  );
   const items = gauge("outlast_items", "Items of unfinished batches, at most the oldest 100 of them.", "state");
   const batches = gauge("outlast_unfinished_batches", "Batches that haven't finished.");
   const open = gauge("outlast_open_items", "Items that somebody must be working on.");
@@ -62,6 +66,11 @@ function fill(registry: Registry, reports: readonly AccountReport[], backlog: nu
   const unclear = gauge("outlast_unclear_items", "Items whose create was never answered, unresolved.");
   const creating = gauge("outlast_create_backlog", "Jobs that wait to create a prediction.");
   const requests = counter("outlast_provider_requests_total", "Requests to the provider.", "request", "outcome");
+  const polls = counter(
+    "outlast_polls_total",
+    "Polls that were answered: nets below webhooks and sweeps, single ones, brought forward by a sweep or a webhook.",
+    "kind",
+  );
   const webhooks = counter("outlast_webhooks_total", "The provider's webhooks by what they came to.", "outcome");
   const swept = {
     at: gauge("outlast_swept_timestamp_seconds", "When a sweep of the provider's list last came by."),
@@ -95,6 +104,7 @@ function fill(registry: Registry, reports: readonly AccountReport[], backlog: nu
     }
     if (report.reads !== null) readsLeft.set({ account }, report.reads.left_beside_polls);
     paused.set({ account }, report.paused === null ? 0 : 1);
+    unopened.set({ account }, report.unopened === null ? 0 : 1);
     for (const [state, count] of Object.entries(report.items)) items.set({ account, state }, count);
     batches.set({ account }, report.unfinished_batches);
     open.set({ account }, report.open);
@@ -104,6 +114,7 @@ function fill(registry: Registry, reports: readonly AccountReport[], backlog: nu
     for (const [request, outcomes] of Object.entries(report.requests)) {
       for (const [outcome, count] of Object.entries(outcomes)) requests.inc({ account, request, outcome }, count);
     }
+    for (const [kind, count] of Object.entries(report.polls)) polls.inc({ account, kind }, count);
     for (const [outcome, count] of Object.entries(report.webhooks)) webhooks.inc({ account, outcome }, count);
     if (report.sweeps !== null) {
       swept.at.set({ account }, secondsOf(report.sweeps.swept_at));

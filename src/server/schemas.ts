@@ -130,6 +130,10 @@ export const batch = z
     account: z.string(),
     paused: z.string().nullable(),
     paused_by: z.enum(["batch", "account", "unclear"]).nullable(),
+    unopened: z
+      .string()
+      .nullable()
+      .meta({ description: "Why its account can't be opened after Redis lost something; it is tried by itself." }),
     canceled_at: moment.nullable(),
     opened_at: moment,
     finished_at: moment.nullable(),

@@ -1,10 +1,15 @@
 /** What becomes of batches when Redis comes back without its last moments, or without anything. */
 
 import { describe, expect } from "vitest";
+import { openGate } from "../../src/batches/account-gate.ts";
 import { openAdmission } from "../../src/batches/admit-single.ts";
 import { holdBatch } from "../../src/batches/hold-batch.ts";
+import { limitAccount } from "../../src/batches/limit-account.ts";
 import { openKnownBatch } from "../../src/batches/rebuild-batch.ts";
 import { type ReopenDeps, type Reopened, reopenAccount } from "../../src/batches/reopen-account.ts";
+import { reportAccount } from "../../src/batches/report-account.ts";
+import { reportBatch } from "../../src/batches/report-batch.ts";
+import { restoreLimits } from "../../src/batches/restore-limits.ts";
 import { readInputJob, type SingleInput } from "../../src/batches/single-input.ts";
 import { submitBatch } from "../../src/batches/submit-batch.ts";
 import { writeBatchAct } from "../../src/bucket/acts.ts";
@@ -45,10 +50,20 @@ import {
 } from "../support/life.ts";
 import { ACCOUNT, ADMITTING, accountName, type Line, MODEL, NOON, newBatch, test } from "../support/stages.ts";
 
+const LIMITED = { name: ACCOUNT, createsPerMinute: 600, readsPerMinute: 3_000, toleratesBurst: true };
 const INTERRUPTED = failedByProvider("Prediction interrupted; please retry (code: PA)");
 
 function depsOf({ bucket, ledger, queues, clock }: Line, fields: Partial<ReopenDeps> = {}): ReopenDeps {
-  return { bucket, ledger, queues, clock, restartLosesNothing: false, tell: () => undefined, ...fields };
+  return {
+    bucket,
+    ledger,
+    queues,
+    clock,
+    restoreLimits: () => restoreLimits(LIMITED, { bucket, ledger }),
+    restartLosesNothing: false,
+    tell: () => undefined,
+    ...fields,
+  };
 }
 
 const reopen = (line: Line, fields: Partial<ReopenDeps> = {}): Promise<Reopened | null> =>
@@ -829,6 +844,82 @@ test("an errand of the record that was given by a reopening, and died, is the ke
   expect(await line.ledger.untouched(ACCOUNT, line.clock(), 100)).toContainEqual(refOf(main, 11));
   await recordMetrics(refOf(main, 11), recordEffects(line));
   expect(await line.ledger.untouched(ACCOUNT, line.clock(), 100)).not.toContainEqual(refOf(main, 11));
+});
+
+describe("rates that a person set", () => {
+  /** As a worker does when it starts, or finds that Redis is another. */
+  const configure = ({ ledger, queues, clock }: Line, settings = LIMITED) =>
+    openGate(settings, { ledger, queues, clock, mark: () => "a probe" }).configure();
+  const reopenAs = (line: Line, settings: typeof LIMITED) =>
+    reopen(line, { restoreLimits: () => restoreLimits(settings, line) });
+  const rates = async ({ ledger }: Line) => {
+    const { creates, reads } = (await ledger.readBudgets(ACCOUNT)).paces;
+    return [creates, reads].map((pace) => pace && `${pace.perMinute}${pace.byHand ? " by hand" : ""}`);
+  };
+
+  test("stand on a Redis that was emptied, for workers that start later, too", async ({ line }) => {
+    await configure(line);
+    await limitAccount(ACCOUNT, { creates: 120 }, line);
+    await limitAccount(ACCOUNT, { creates: 60, reads: 900 }, line);
+    await limitAccount(ACCOUNT, { reads: null }, line);
+    for (const first of ["the account is opened", "a worker has started"]) {
+      await line.redis.flushall();
+      if (first === "a worker has started") await configure(line);
+      await reopen(line);
+      expect((await rates(line))[0], first).toBe("60 by hand");
+      await configure(line);
+      expect(await rates(line), first).toEqual(["60 by hand", "3000"]);
+    }
+  });
+
+  test("are those of the last act, where Redis lost only that", async ({ line }) => {
+    await openWorld(line);
+    await configure(line);
+    await limitAccount(ACCOUNT, { creates: 120, reads: 900 }, line);
+    const restore = await remember(line);
+    line.clock.forward(SECOND);
+    await limitAccount(ACCOUNT, { creates: 60, reads: null }, line);
+    await restore();
+    expect(await rates(line)).toEqual(["120 by hand", "900 by hand"]);
+    await reopen(line);
+    expect(await rates(line)).toEqual(["60 by hand", "3000"]);
+  });
+
+  test("give way to settings that changed since, as they do where nothing is lost", async ({ line }) => {
+    await configure(line);
+    await limitAccount(ACCOUNT, { creates: 60, reads: 900 }, line);
+    await line.redis.flushall();
+    const changed = { ...LIMITED, createsPerMinute: 1_200 };
+    await configure(line, changed);
+    await reopenAs(line, changed);
+    expect(await rates(line)).toEqual(["1200", "900 by hand"]);
+  });
+});
+
+describe("an account that can't be opened", () => {
+  test("stays closed, says why where people look, and opens when that is mended", async ({ line }) => {
+    const batch = await submit(line, "b", 2);
+    const key = OBJECT_KEYS.batch(batch);
+    const whole = await line.bucket.get(key, { maxBytes: 10_000 });
+    const report = async () => {
+      const [account, ofBatch] = [await reportAccount(ACCOUNT, line), await reportBatch(line.ledger, batch)];
+      return { account: account.unopened, batch: ofBatch?.unopened, state: ofBatch?.state };
+    };
+    await line.redis.hdel(REDIS_KEYS.account(ACCOUNT), "opened_on");
+    expect(await report()).toEqual({ account: null, batch: null, state: "open" });
+
+    await line.bucket.put(key, "{ damaged", JSON_TYPE);
+    await expect(reopen(line)).rejects.toThrow(/batch\.json isn't what Outlast wrote there/);
+    const reason = expect.stringMatching(
+      /^account \S+ can't be opened on this Redis: \S+batch\.json isn't what Outlast wrote there; was it edited\?; once that is mended it opens by itself$/,
+    );
+    // Nobody paused it: who waits for the batch goes on waiting.
+    expect(await report()).toEqual({ account: reason, batch: reason, state: "open" });
+
+    await line.bucket.put(key, whole ?? raise("no batch"), JSON_TYPE);
+    expect(await reopen(line)).not.toBeNull();
+    expect(await report()).toEqual({ account: null, batch: null, state: "open" });
+  });
 });
 
 function raise(message: string): never {

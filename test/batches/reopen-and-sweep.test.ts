@@ -90,6 +90,7 @@ async function lose(
     ledger: line.ledger,
     queues: line.queues,
     restartLosesNothing: false,
+    restoreLimits: async () => undefined,
     tell: () => undefined,
     clock: line.clock,
   });
@@ -143,6 +144,7 @@ test.for(["behind", "emptied"] as const)(
       ledger: line.ledger,
       queues: line.queues,
       restartLosesNothing: false,
+      restoreLimits: async () => undefined,
       tell: () => undefined,
       clock: line.clock,
     });

@@ -24,8 +24,8 @@ const repair = (line: Line, batch: BatchId, attempt = 1) =>
   repairItem(refOf(batch, 0, attempt), "paid", NOON, { ...line });
 
 async function reopen({ bucket, ledger, queues, clock }: Line): Promise<void> {
-  const deps = { bucket, ledger, queues, restartLosesNothing: false, tell: () => undefined, clock };
-  await reopenAccount(ACCOUNT, deps);
+  const nothing = { restoreLimits: async () => undefined, tell: () => undefined };
+  await reopenAccount(ACCOUNT, { bucket, ledger, queues, restartLosesNothing: false, ...nothing, clock });
 }
 
 test("a repair runs a new attempt at once, on the prediction that was paid for", async ({ line }) => {

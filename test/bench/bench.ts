@@ -3,6 +3,7 @@
  *
  *     npm run bench                     everything, about half an hour
  *     npm run bench -- pace memory      only these
+ *     npm run bench -- follow/crowd     only this part of one
  *     npm run bench -- --short          smaller sizes, some minutes: a quick look, not a statement
  *
  * Nothing is asserted: numbers are read side by side, from one run, by a person. The exit code is 1 only where a run
@@ -14,11 +15,15 @@ import { cpus } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs, styleText } from "node:util";
 import { measureApi } from "./api.ts";
+import { measureAway } from "./away.ts";
+import { measureCrowd } from "./crowd.ts";
+import { measureFlow } from "./flow.ts";
 import { measureFollow } from "./follow.ts";
 import { measureMemory } from "./memory.ts";
 import { measurePace } from "./pace.ts";
 import { fixed } from "./table.ts";
 import { measureThroughput } from "./throughput.ts";
+import { measureWebhookFaults } from "./webhook-faults.ts";
 
 export type BenchOptions = { readonly short: boolean; readonly signal: AbortSignal };
 
@@ -27,7 +32,11 @@ const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<void>>
   throughput: measureThroughput,
   memory: measureMemory,
   api: measureApi,
-  follow: measureFollow,
+  "follow/requests": measureFollow,
+  "follow/faults": measureWebhookFaults,
+  "follow/away": measureAway,
+  "follow/flow": measureFlow,
+  "follow/crowd": measureCrowd,
 };
 
 /** Busier before we begin, others are at work, and rates and CPU times say as much about them. */
@@ -41,8 +50,9 @@ async function main(): Promise<void> {
     options: { short: { type: "boolean", default: false } },
     allowPositionals: true,
   });
-  const unknown = positionals.find((name) => !Object.hasOwn(BENCHES, name));
-  if (unknown !== undefined) throw new Error(`there is no ${unknown}; there are ${Object.keys(BENCHES).join(", ")}`);
+  const names = Object.keys(BENCHES);
+  const unknown = positionals.find((wanted) => !names.some((name) => isPartOf(name, wanted)));
+  if (unknown !== undefined) throw new Error(`there is no ${unknown}; there are ${names.join(", ")}`);
 
   for (const name of ["SIGINT", "SIGTERM"] as const) {
     process.once(name, () => stopping.abort(new Error(`stopped by ${name}`)));
@@ -53,10 +63,14 @@ async function main(): Promise<void> {
   if (busy > QUIET_SHARE) console.log(styleText("yellow", "others are at work on this machine: the numbers are noisy"));
 
   for (const [name, bench] of Object.entries(BENCHES)) {
-    if (positionals.length > 0 && !positionals.includes(name)) continue;
+    if (positionals.length > 0 && !positionals.some((wanted) => isPartOf(name, wanted))) continue;
     stopping.signal.throwIfAborted();
     await bench({ short: values.short, signal: stopping.signal });
   }
+}
+
+function isPartOf(name: string, wanted: string): boolean {
+  return name === wanted || name.startsWith(`${wanted}/`);
 }
 
 /** How much of all cores' time is used by others, before anything of ours runs. */

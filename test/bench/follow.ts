@@ -17,12 +17,13 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Queue } from "bullmq";
-import { readReceipt } from "../../src/bucket/records.ts";
 import { isSettled, progressOf } from "../../src/core/batch.ts";
 import { keptPath } from "../chaos/baselines/keep.ts";
 import { QUEUE } from "../chaos/baselines/queue-worker.ts";
 import type { Item } from "../chaos/items.ts";
+import { asked, percentile } from "./asked.ts";
 import type { BenchOptions } from "./bench.ts";
+import { endsOf } from "./lateness.ts";
 import { madeRows } from "./prompts.ts";
 import { type Books, type System, startSystem } from "./system.ts";
 import { fixed, goal, printNote, printTable } from "./table.ts";
@@ -118,28 +119,22 @@ export async function measureFollow({ short, signal }: BenchOptions): Promise<vo
 }
 
 function rowOf(contender: Contender, items: number, { lateMs, books: { requests, creates } }: Ran): string[] {
-  const asked = (route: string, status?: string) =>
-    Object.entries(requests)
-      .filter(([name]) => name.startsWith("replicate ") && (route === "" || name === `replicate ${route}`))
-      .flatMap(([, outcomes]) => Object.entries(outcomes))
-      .reduce((sum, [outcome, count]) => sum + (status === undefined || outcome === status ? count : 0), 0);
-  const sorted = lateMs.toSorted((a, b) => a - b);
-  const at = (share: number) => sorted[Math.min(Math.floor(share * sorted.length), sorted.length - 1)] ?? Number.NaN;
+  const at = (share: number) => percentile(lateMs, share);
   const { requestsGoal, lateGoalsMs } = contender;
-  const perItem = asked("") / sorted.length;
+  const perItem = asked(requests) / lateMs.length;
   return [
     contender.name,
     fixed(perItem, 2),
     requestsGoal === undefined ? "" : goal(perItem, "at most", requestsGoal, 1),
-    fixed(asked("create"), 0),
-    fixed(asked("get"), 0),
-    fixed(asked("list"), 0),
-    fixed(asked("", "429"), 0),
+    fixed(asked(requests, "create"), 0),
+    fixed(asked(requests, "get"), 0),
+    fixed(asked(requests, "list"), 0),
+    fixed(asked(requests, null, "429"), 0),
     fixed(at(0.5), 0),
     lateGoalsMs === undefined ? "" : goal(at(0.5), "at most", lateGoalsMs.p50, 0),
     fixed(at(0.99), 0),
     lateGoalsMs === undefined ? "" : goal(at(0.99), "at most", lateGoalsMs.p99, 0),
-    `${fixed(sorted.length, 0)} of ${fixed(items, 0)}`,
+    `${fixed(lateMs.length, 0)} of ${fixed(items, 0)}`,
     fixed(creates.surplus, 0),
   ];
 }
@@ -151,12 +146,8 @@ async function runOutlast({ system, items, signal }: Run): Promise<Ran> {
     limitMs: limitMs(items),
   });
   const books = await system.books();
-  const lateMs: number[] = [];
-  for (let index = 0; index < items; index++) {
-    const receipt = await readReceipt(system.services.bucket, { batch, index, attempt: 1 });
-    if (receipt?.completed_at != null) lateMs.push(Date.parse(receipt.recorded_at) - Date.parse(receipt.completed_at));
-  }
-  return { lateMs, books };
+  const ends = await endsOf(system, batch, items);
+  return { lateMs: ends.map(({ lateMs }) => lateMs), books };
 }
 
 type Others = (place: {

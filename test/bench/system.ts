@@ -60,6 +60,8 @@ export type System = AsyncDisposable & {
     options: { readonly everyMs: number; readonly limitMs: number },
   ): Promise<void>;
   books(): Promise<Books>;
+  /** The same, without the predictions. */
+  totals(): Promise<Audit>;
 };
 
 export async function startSystem({ emulator: settings, env, account, signal }: SystemOptions): Promise<System> {
@@ -136,6 +138,10 @@ export async function startSystem({ emulator: settings, env, account, signal }: 
     async books() {
       const answer = await fetch(new URL("/__audit?predictions=1", apiUrl), { signal });
       return (await answer.json()) as Books;
+    },
+    async totals() {
+      const answer = await fetch(new URL("/__audit", apiUrl), { signal });
+      return (await answer.json()) as Audit;
     },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   };

@@ -2,7 +2,9 @@
 
 import { describe, expect } from "vitest";
 import { openGate } from "../../src/batches/account-gate.ts";
-import { OBJECT_KEYS, QUEUE_NAMES } from "../../src/core/naming.ts";
+import { submitBatch } from "../../src/batches/submit-batch.ts";
+import { JSON_TYPE } from "../../src/bucket/records.ts";
+import { OBJECT_KEYS, QUEUE_NAMES, REDIS_KEYS } from "../../src/core/naming.ts";
 import { HOUR, MINUTE } from "../../src/core/time.ts";
 import type { CommandServices } from "../../src/wiring.ts";
 import { jsonLines, lines, outlast } from "./outlast.ts";
@@ -89,7 +91,17 @@ describe("status --accounts", () => {
     await openBatch(services, 1, 3);
     await gate.refused("creates", { forMs: 60_000, said: "Slow down: it resets in ~60s." });
     for (let n = 0; n < 5; n++) await gate.unanswered("reads", "ECONNREFUSED");
-    for (const name of ["create ok", "create 429", "create ok", "get ok"]) gate.count(name);
+    for (const name of [
+      "create ok",
+      "create 429",
+      "create ok",
+      "get ok",
+      "polled net",
+      "polled net",
+      "polled single",
+      "polled webhook",
+    ])
+      gate.count(name);
     await gate.flush();
     await ledger.countWebhook(ACCOUNT, "woken");
     await ledger.pauseAccount(ACCOUNT, "402: no credit");
@@ -120,6 +132,7 @@ describe("status --accounts", () => {
         unfinished_batches: 1,
         counted_batches: 1,
         requests: { create: { ok: 2, 429: 1 }, get: { ok: 1 } },
+        polls: { net: 2, single: 1, sweep: 0, webhook: 1 },
         webhooks: { woken: 1 },
         webhook_asked_at: null,
         sweeps: expect.objectContaining({ interval_ms: 15_000, pages: 3, woken: 7, cover_age_ms: HOUR }),
@@ -131,9 +144,43 @@ describe("status --accounts", () => {
     expect(words).toMatch(/^creates +600 a minute, 300 now \(after a refusal\)$/m);
     expect(words).toMatch(/^creates refused +\S+Z, until \S+Z: Slow down: it resets in ~60s\.$/m);
     expect(words).toMatch(/^reads breaker +open since \S+Z: ECONNREFUSED; one request at a time/m);
+    expect(words).toMatch(/^polls +1 for a webhook, 0 for a sweep, 2 as a net, 1 singly$/m);
     expect(words).toMatch(/^sweeps +every 15 s, 3 pages the last, at \S+Z; 7 polls brought forward$/m);
     expect(words).toMatch(/^runs of a\/b +10 since yesterday: half in 8 s, nine in ten in 8 s to 8 s$/m);
     expect(words).toMatch(/^items +0 in flight, 3 waiting, .* of 1 unfinished batches$/m);
+  });
+
+  test("of one that can't be opened on this Redis tells why, until it is, and so does its batch", {
+    timeout: 90_000,
+  }, async ({ place, services }) => {
+    const { bucket, redis } = services;
+    async function* readings() {
+      yield {
+        line: 1,
+        row: { input: { prompt: "a" }, target: { kind: "model", owner: "outlast", name: "text" } },
+      } as const;
+    }
+    const options = { name: "b", tenant: "default", account: services.accounts[0] ?? raise("no account") };
+    const { batch } = await submitBatch(readings(), options, { ...services, clock: Date.now });
+    const key = OBJECT_KEYS.batch(batch);
+    const whole = (await bucket.get(key, { maxBytes: 10_000 })) ?? raise("no batch");
+    await bucket.put(key, "by hand", JSON_TYPE);
+    await redis.hdel(REDIS_KEYS.account(ACCOUNT), "opened_on");
+
+    expect(await run(place, "rebuild"), "as every feed tries").toMatchObject({ code: 1 });
+    const why = new RegExp(
+      `^not open +account replicate can't be opened on this Redis: \\S+/${batch}/batch\\.json isn't what`,
+      "m",
+    );
+    expect((await run(place, "status", "--accounts")).stdout).toMatch(why);
+    const status = await run(place, "status", batch);
+    expect(status.stdout).toMatch(why);
+    expect(status.stdout, "nobody paused it").toMatch(/^state +open$/m);
+
+    await bucket.put(key, whole, JSON_TYPE);
+    expect(await run(place, "rebuild")).toMatchObject({ code: 0 });
+    expect((await run(place, "status", "--accounts")).stdout).not.toContain("not open");
+    expect((await run(place, "status", batch)).stdout).not.toContain("not open");
   });
 
   test("of an account that nobody has worked for says so", { timeout: 60_000 }, async ({ place, services }) => {
@@ -143,3 +190,7 @@ describe("status --accounts", () => {
     expect(both).toMatchObject({ code: 1, stderr: expect.stringContaining("not both") });
   });
 });
+
+function raise(message: string): never {
+  throw new Error(message);
+}

@@ -1,7 +1,7 @@
 /** `/batches/<id>`, asked of its server: what it says of a batch in every state, and what a person can do there. */
 
 import { describe, expect } from "vitest";
-import { itemId } from "../../src/core/naming.ts";
+import { itemId, REDIS_KEYS } from "../../src/core/naming.ts";
 import { bearer, KEYS, type Served, test, WITH_KEYS } from "../server/serving.ts";
 import { ACCOUNT } from "../support/stages.ts";
 import { basic, end, PNG, page, press, refOf, run, step, submit } from "./place.ts";
@@ -110,6 +110,20 @@ describe("what it shows", () => {
     const { text } = await page(app, `/batches/${batch}`);
     expect(text).toContain("2 predictions are paid for and not saved.");
     expect(text).toContain("outlast redrive");
+  });
+
+  test("an account that can't be opened is told as such, with why", async ({ serve }) => {
+    const { app, services } = await serve();
+    const batch = await submit(services);
+    await services.redis.hdel(REDIS_KEYS.account(ACCOUNT), "opened_on");
+    await services.ledger.noteUnopened(
+      ACCOUNT,
+      "account replicate can't be opened on this Redis: batch.json is damaged",
+    );
+    const { text } = await page(app, `/batches/${batch}`);
+    expect(text).toContain(
+      "Account replicate can't be opened on this Redis: batch.json is damaged. Until then nothing",
+    );
   });
 
   test("an account that is paused is told as such, with what to type", async ({ serve }) => {

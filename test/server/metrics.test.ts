@@ -30,7 +30,8 @@ test("the accounts' rates, refusals, breakers, items, requests, webhooks and swe
   await post(served.app, rows(4));
   await gate.refused("creates", { forMs: 10_000, said: LOW_CREDIT });
   for (let n = 0; n < 5; n++) await gate.unanswered("reads", "ECONNRESET");
-  for (const name of ["create ok", "create 429", "get ok", "get ok"]) gate.count(name);
+  for (const name of ["create ok", "create 429", "get ok", "get ok", "polled net", "polled webhook", "polled net"])
+    gate.count(name);
   await gate.flush();
   await ledger.countWebhook(ACCOUNT, "late");
   await ledger.noteSweep(ACCOUNT, Date.now(), HOUR);
@@ -57,6 +58,11 @@ test("the accounts' rates, refusals, breakers, items, requests, webhooks and swe
   expect(at("outlast_unfinished_batches")).toBe(1);
   expect(at("outlast_provider_requests_total", 'request="create"', 'outcome="429"')).toBe(1);
   expect(at("outlast_provider_requests_total", 'request="get"', 'outcome="ok"')).toBe(2);
+  expect(at("outlast_polls_total", 'kind="net"')).toBe(2);
+  expect(at("outlast_polls_total", 'kind="webhook"')).toBe(1);
+  expect(at("outlast_polls_total", 'kind="single"')).toBe(0);
+  expect([...told.keys()].filter((name) => name.includes('request="polled"'))).toEqual([]);
+  expect(at("outlast_account_unopened")).toBe(0);
   expect(at("outlast_webhooks_total", 'outcome="late"')).toBe(1);
   expect(at("outlast_swept_timestamp_seconds")).toBeGreaterThan(Date.now() / 1_000 - 60);
   expect(at("outlast_sweep_interval_seconds")).toBe(5);

@@ -294,8 +294,8 @@ describe("one create", () => {
     const world = await openWorld(line, answerNumber);
     const { bucket, ledger, queues, clock } = line;
     const reopened = async () => {
-      const deps = { bucket, ledger, queues, restartLosesNothing: false, tell: () => undefined, clock };
-      await reopenAccount(ACCOUNT, deps);
+      const nothing = { restoreLimits: async () => undefined, tell: () => undefined };
+      await reopenAccount(ACCOUNT, { bucket, ledger, queues, restartLosesNothing: false, ...nothing, clock });
     };
     await noteWindow(bucket, world.batch, { first: 0, last: 1, notedAtMs: NOON });
     const provider: CreateDeps["provider"] = {

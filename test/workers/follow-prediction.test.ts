@@ -4,7 +4,7 @@ import { keepEnding, readEnding } from "../../src/bucket/endings.ts";
 import type { ItemState } from "../../src/core/item.ts";
 import { type AttemptRef, type BatchId, errandId, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { copyPriority } from "../../src/core/outputs.ts";
-import { DEFAULT_POLL_POLICY } from "../../src/core/polling.ts";
+import { DEFAULT_POLL_POLICY, type PollKind } from "../../src/core/polling.ts";
 import { type Prediction, predictionId } from "../../src/core/prediction.ts";
 import { bucketOf, upperBoundMs } from "../../src/core/run-times.ts";
 import { HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
@@ -24,6 +24,7 @@ type World = {
   readonly answer: () => Prediction;
   readonly canceled: string[];
   readonly warnings: string[];
+  readonly polls: PollKind[];
 };
 
 /** An item whose prediction p1 was created at noon, `ageMs` ago; `ownDeadlineMs`: its client's limit, from then on. */
@@ -56,10 +57,11 @@ async function openWorld(
     },
     canceled: [],
     warnings: [],
+    polls: [],
   };
 }
 
-function depsOf({ line, answer, canceled, warnings }: World): FollowDeps {
+function depsOf({ line, answer, canceled, warnings, polls }: World): FollowDeps {
   return {
     provider: {
       get: async () => answer(),
@@ -78,6 +80,7 @@ function depsOf({ line, answer, canceled, warnings }: World): FollowDeps {
       await line.ledger.pauseAccount(ACCOUNT, reason);
     },
     expect: openExpectations(ACCOUNT, line).expect,
+    countPoll: (kind) => void polls.push(kind),
     learnRun: (model, runMs) => line.ledger.learnRun(ACCOUNT, model, runMs, line.clock()),
     warn: (message) => warnings.push(message),
     warnOfStatus: (_word, message) => warnings.push(message),
@@ -448,6 +451,35 @@ describe("a running prediction", () => {
     expect(await run(world)).toEqual({ kind: "snooze", untilMs: line.clock() + SECOND });
     expect(await run(world)).toEqual({ kind: "snooze", untilMs: line.clock() + 20 * SECOND });
     expect(world.canceled).toEqual([]);
+  });
+
+  test("is counted by why it was polled, at each poll that is answered", async ({ line }) => {
+    const unanswered = () => Promise.reject(new ProviderError("no", { kind: "unknown" }));
+    for (const by of ["webhook", "sweep", undefined] as const) {
+      for (const told of [false, true]) {
+        const world = await openWorld(line, running);
+        const errand = { ...world.errand, told };
+        const poll = (get: FollowDeps["provider"]["get"]) =>
+          followPrediction(errand, { ...depsOf(world), provider: { get } }, signal);
+        if (by !== undefined) await line.ledger.markItem(errand, "wake", by);
+        const unwoken = told ? "net" : "single";
+        await poll(unanswered);
+        await poll(async () => running);
+        // The mark was taken by the poll that nobody answered: what it was for is repeated as any other.
+        expect(world.polls).toEqual([unwoken]);
+        if (by !== undefined) await line.ledger.markItem(errand, "wake", by);
+        await poll(async () => running);
+        if (by !== undefined) await line.ledger.markItem(errand, "wake", by);
+        await poll(async () => succeeded("words"));
+        expect(world.polls, `${by} ${told}`).toEqual([unwoken, by ?? unwoken, by ?? unwoken]);
+      }
+    }
+    const swept = await openWorld(line, running, 30 * SECOND);
+    await line.ledger.noteSwept(ACCOUNT, { untilMs: line.clock() + 1, toAgeMs: MINUTE, pauseMs: 1, pages: 1 }, 0);
+    await run(swept);
+    line.clock.forward(HOUR);
+    await run(swept);
+    expect(swept.polls, "too old for sweeps").toEqual(["net", "single"]);
   });
 
   test("leaves the provider's word for where it stands; a poll that sees none leaves the last one", async ({
