@@ -105,14 +105,14 @@ describe("a refusal", () => {
     await a.configure();
     const ran: number[] = [];
     const spec = createQueue(name);
-    const stage = async () => {
+    const stageOf = (gate: AccountGate) => async () => {
       ran.push(Date.now());
       if (ran.length > 1) return { kind: "done" } as const;
-      await a.refused("creates", { forMs: 1_500, said: "" });
+      await gate.refused("creates", { forMs: 1_500, said: "" });
       return { kind: "rate-limit", forMs: 200 } as const; // as if another had been told less
     };
     const at = { redis: line.redis, log: pino({ level: "silent" }) };
-    const workers = [a, b].map((gate) => consume(spec, throughGate(gate, "creates", stage), at));
+    const workers = [a, b].map((gate) => consume(spec, throughGate(gate, "creates", stageOf(gate)), at));
     const queue = new Queue(spec.name, { connection: line.redis });
     onTestFinished(async () => {
       for (const worker of workers) await worker.close();
