@@ -104,11 +104,13 @@ describe("a refusal", () => {
     const [a, b] = [gateOf(line, name, Date.now), gateOf(line, name, Date.now)];
     await a.configure();
     const ran: number[] = [];
+    const refused = Promise.withResolvers<void>();
     const spec = createQueue(name);
     const stageOf = (gate: AccountGate) => async () => {
       ran.push(Date.now());
       if (ran.length > 1) return { kind: "done" } as const;
       await gate.refused("creates", { forMs: 1_500, said: "" });
+      refused.resolve();
       return { kind: "rate-limit", forMs: 200 } as const; // as if another had been told less
     };
     const at = { redis: line.redis, log: pino({ level: "silent" }) };
@@ -118,9 +120,10 @@ describe("a refusal", () => {
       for (const worker of workers) await worker.close();
       await queue.close();
     });
-    for (let n = 0; n < 4; n++) {
-      await queue.add("errand", [name, 0, 0, 0], { ...spec.job, jobId: `${"0".repeat(20)}-${n}-1` });
-    }
+    const add = (n: number) => queue.add("errand", [name, 0, 0, 0], { ...spec.job, jobId: `${"0".repeat(20)}-${n}-1` });
+    await add(0);
+    await refused.promise; // what was sent before it couldn't know
+    for (const n of [1, 2, 3]) await add(n);
     await expect.poll(() => ran.length, { timeout: 15_000, interval: 20 }).toBe(5);
     const [first = 0, second = 0] = ran;
     expect(second - first).toBeGreaterThanOrEqual(1_400);
