@@ -101,8 +101,9 @@ describe("a refusal", () => {
     line,
   }) => {
     const name = newAccount();
-    const [a, b] = [gateOf(line, name, Date.now), gateOf(line, name, Date.now)];
-    await a.configure();
+    await gateOf(line, name, Date.now).configure();
+    // Neither has looked yet; who has sees it within a second, and until then the queue itself stands.
+    const gates = [gateOf(line, name, Date.now), gateOf(line, name, Date.now)];
     const ran: number[] = [];
     const refused = Promise.withResolvers<void>();
     const spec = createQueue(name);
@@ -114,7 +115,7 @@ describe("a refusal", () => {
       return { kind: "rate-limit", forMs: 200 } as const; // as if another had been told less
     };
     const at = { redis: line.redis, log: pino({ level: "silent" }) };
-    const workers = [a, b].map((gate) => consume(spec, throughGate(gate, "creates", stageOf(gate)), at));
+    const workers = gates.map((gate) => consume(spec, throughGate(gate, "creates", stageOf(gate)), at));
     const queue = new Queue(spec.name, { connection: line.redis });
     onTestFinished(async () => {
       for (const worker of workers) await worker.close();
