@@ -9,6 +9,7 @@ import { openExpectations } from "../src/batches/expect-runs.ts";
 import { patiently } from "../src/batches/gated-provider.ts";
 import { pauseAccount } from "../src/batches/pause-account.ts";
 import { placeItems } from "../src/batches/place-items.ts";
+import { readSaving } from "../src/batches/read-saving.ts";
 import { reopenAccount } from "../src/batches/reopen-account.ts";
 import { readInputJob } from "../src/batches/single-input.ts";
 import { withdrawItem } from "../src/batches/withdraw-item.ts";
@@ -50,16 +51,16 @@ export function admit(services: Services, log: Logger): Consumer {
 export function feed(services: Services, log: Logger): Consumer {
   const { bucket, ledger, queues, accounts } = services;
   const pace = new Map(
-    accounts.map(({ name, createsPerMinute, speak, gate }) => [
+    accounts.map(({ name, createsPerMinute, speak, gate, filesKeptMs }) => [
       name,
-      { gate, windowRows: windowRows(createsPerMinute, speak.list !== undefined) },
+      { gate, filesKeptMs, windowRows: windowRows(createsPerMinute, speak.list !== undefined) },
     ]),
   );
-  const deps: Omit<FeedDeps, "createsPerMinute" | "windowRows"> = {
+  const deps: Omit<FeedDeps, "createsPerMinute" | "windowRows" | "savingFacts"> = {
     reopen: (account) => reopen(services, account, log),
     pausedReason: ledger.pausedReason,
     createBacklog: queues.createBacklog,
-    savingBacklog: queues.savingBacklog,
+    noteHeld: ledger.noteHeld,
     unfedBatches: ledger.unfedBatches,
     standing: ledger.standing,
     returnedRows: ledger.returnedRows,
@@ -82,8 +83,9 @@ export function feed(services: Services, log: Logger): Consumer {
     async (errand, _signal) => {
       const own = pace.get(errand.account);
       if (own === undefined) throw new Error(`this worker has no account ${errand.account}; all must have the same`);
-      const { gate, windowRows } = own;
-      return feedBatches(errand, { ...deps, windowRows, createsPerMinute: await gate.retune() });
+      const { gate, windowRows, filesKeptMs } = own;
+      const savingFacts = () => readSaving({ ledger, queues, clock: Date.now }, filesKeptMs);
+      return feedBatches(errand, { ...deps, windowRows, savingFacts, createsPerMinute: await gate.retune() });
     },
     { redis: services.redis, log },
   );

@@ -5,7 +5,7 @@ import { type BatchKind, isSettled } from "../core/batch.ts";
 import { type BatchId, parseBatchId } from "../core/naming.ts";
 import { SECOND } from "../core/time.ts";
 import type { BatchStanding, Ledger } from "../ledger/ledger.ts";
-import { type BatchReport, progressIn, reportBatch } from "./report-batch.ts";
+import { type BatchReport, type HoldsReader, progressIn, reportBatch } from "./report-batch.ts";
 
 /** Nothing of that id is known here. */
 export class UnknownBatch extends Error {
@@ -31,7 +31,7 @@ export async function findBatch(ledger: Pick<Ledger, "accountOf" | "standing">, 
 
 /** Throws UnknownBatch. */
 export async function requireReport(
-  ledger: Pick<Ledger, "accountOf" | "standing" | "pausedReason">,
+  ledger: Pick<Ledger, "accountOf" | "standing"> & HoldsReader,
   text: string,
 ): Promise<BatchReport> {
   const id = parseBatchId(text);
@@ -47,7 +47,7 @@ export async function requireReport(
  * `signal` ends it early, and touches no batch. One small question to Redis a second, however large the batch.
  */
 export async function* followBatch(
-  ledger: Pick<Ledger, "accountOf" | "standing" | "pausedReason" | "resolvesByItself">,
+  ledger: Pick<Ledger, "accountOf" | "standing" | "resolvesByItself"> & HoldsReader,
   batch: BatchId,
   { signal, pollMs = SECOND }: { readonly signal?: AbortSignal; readonly pollMs?: number } = {},
 ): AsyncGenerator<BatchReport, void, undefined> {

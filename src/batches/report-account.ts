@@ -5,6 +5,7 @@
 
 import { type Progress, progressOf } from "../core/batch.ts";
 import type { Breaker } from "../core/breaking.ts";
+import { savesPerMinute } from "../core/feeding.ts";
 import type { AccountName } from "../core/naming.ts";
 import { effectiveRate, freshPace, type Pace, type Rate, tierAt } from "../core/pacing.ts";
 import { type RunCounts, runTimesOf } from "../core/run-times.ts";
@@ -23,11 +24,13 @@ export type LimitReport = {
   readonly tier: { readonly per_minute: number; readonly burst: number; readonly until: string } | null;
   /** The last 429. */
   readonly last_refusal: { readonly at: string; readonly until: string; readonly said: string } | null;
-  readonly breaker: {
-    readonly state: Breaker["state"];
-    readonly since: string | null;
-    readonly reason: string | null;
-  };
+  readonly breaker: BreakerReport;
+};
+
+type BreakerReport = {
+  readonly state: Breaker["state"];
+  readonly since: string | null;
+  readonly reason: string | null;
 };
 
 export type AccountReport = {
@@ -51,6 +54,19 @@ export type AccountReport = {
   readonly untouched_since: string | null;
   readonly unclear: number;
   readonly create_backlog: number;
+  readonly saving: {
+    /** Why less is fed than could be, though nothing is paused; or null. */
+    readonly held: string | null;
+    /** Outputs of all accounts that wait to be copied, and receipts that wait to be written. */
+    readonly copies: number;
+    readonly records: number;
+    /** So many outputs a minute the fleet can save; null: nobody knows. */
+    readonly saves_per_minute: number | null;
+    /** Of the account's outputs that aren't saved yet the one that expires first. */
+    readonly oldest_unsaved: { readonly bought_at: string | null; readonly expires_at: string } | null;
+    /** Whether the bucket takes what is written. */
+    readonly bucket: BreakerReport;
+  };
   /** What requests to the provider came to, by request and outcome. */
   readonly requests: Readonly<Record<string, Readonly<Record<string, number>>>>;
   /** What the provider's webhooks came to. */
@@ -95,8 +111,12 @@ export type ReportDeps = {
     | "readsLeft"
     | "readFollowing"
     | "runCounts"
+    | "heldReason"
+    | "oldestUnsaved"
+    | "savingMinutes"
+    | "bucketBreaker"
   >;
-  readonly queues: Pick<Queues, "createBacklog">;
+  readonly queues: Pick<Queues, "createBacklog" | "savingBacklog">;
   readonly clock: () => number;
 };
 
@@ -148,6 +168,7 @@ export async function reportAccount(
     untouched_since: isoOrNull(sight.untouchedSinceMs),
     unclear: sight.unclear,
     create_backlog: backlog,
+    saving: await savingOf(account, nowMs, { ledger, queues }),
     requests: byRequest(requests),
     webhooks,
     webhook_asked_at: isoOrNull(following.toldAtMs === 0 ? null : following.toldAtMs),
@@ -160,7 +181,6 @@ function limitReport(configured: Rate, known: Pace | null, breaker: Breaker, now
   const pace = known ?? freshPace(configured);
   const tier = tierAt(pace, nowMs);
   const { lastRefusal } = pace;
-  const isClosed = breaker.state === "closed";
   return {
     configured_per_minute: configured.perMinute,
     per_minute: pace.perMinute,
@@ -172,11 +192,37 @@ function limitReport(configured: Rate, known: Pace | null, breaker: Breaker, now
       until: iso(lastRefusal.untilMs),
       said: lastRefusal.said,
     },
-    breaker: {
-      state: breaker.state,
-      since: isClosed ? null : iso(breaker.sinceMs),
-      reason: isClosed ? null : breaker.reason,
-    },
+    breaker: breakerReport(breaker),
+  };
+}
+
+function breakerReport(breaker: Breaker): BreakerReport {
+  const isClosed = breaker.state === "closed";
+  return {
+    state: breaker.state,
+    since: isClosed ? null : iso(breaker.sinceMs),
+    reason: isClosed ? null : breaker.reason,
+  };
+}
+
+async function savingOf(
+  account: AccountName,
+  nowMs: number,
+  { ledger, queues }: Pick<ReportDeps, "ledger" | "queues">,
+): Promise<AccountReport["saving"]> {
+  const [held, backlog, minutes, oldest, breaker] = await Promise.all([
+    ledger.heldReason(account),
+    queues.savingBacklog(),
+    ledger.savingMinutes(nowMs),
+    ledger.oldestUnsaved(account),
+    ledger.bucketBreaker(),
+  ]);
+  return {
+    held,
+    ...backlog,
+    saves_per_minute: savesPerMinute(minutes),
+    oldest_unsaved: oldest && { bought_at: isoOrNull(oldest.boughtAtMs), expires_at: iso(oldest.expiresAtMs) },
+    bucket: breakerReport(breaker),
   };
 }
 

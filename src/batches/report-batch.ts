@@ -21,26 +21,38 @@ export type BatchReport = {
   /** Why nothing more of it is bought, or null; `paused_by`: who has to let it go on, or the account's unclear items. */
   readonly paused: string | null;
   readonly paused_by: "batch" | "account" | "unclear" | null;
+  /** Why less of it is bought than could be, though nothing is paused: saving is behind, or the bucket is down; or null. */
+  readonly held: string | null;
   readonly canceled_at: string | null;
   readonly opened_at: string;
   readonly finished_at: string | null;
   readonly metrics: { readonly predict_time: number; readonly output_files: number; readonly output_bytes: number };
 };
 
+/** Why nothing, or less, is bought for a whole account. */
+export type AccountHolds = { readonly paused: string | null; readonly held: string | null };
+
+export type HoldsReader = Pick<Ledger, "pausedReason" | "heldReason">;
+
+export async function readHolds(ledger: HoldsReader, account: AccountName): Promise<AccountHolds> {
+  const [paused, held] = await Promise.all([ledger.pausedReason(account), ledger.heldReason(account)]);
+  return { paused, held };
+}
+
 /** Null: Redis knows no such batch. */
 export async function reportBatch(
-  ledger: Pick<Ledger, "accountOf" | "standing" | "pausedReason">,
+  ledger: Pick<Ledger, "accountOf" | "standing"> & HoldsReader,
   batch: BatchId,
 ): Promise<BatchReport | null> {
   const account = await ledger.accountOf(batch);
   if (account === null) return null;
-  const [standing, paused] = await Promise.all([ledger.standing(account, batch), ledger.pausedReason(account)]);
-  return standing === null ? null : reportOf(standing, paused);
+  const [standing, holds] = await Promise.all([ledger.standing(account, batch), readHolds(ledger, account)]);
+  return standing === null ? null : reportOf(standing, holds);
 }
 
 export function reportOf(
   { batch, counts, sums, duplicates, finishedAtMs, paused: batchPaused, canceledAtMs }: BatchStanding,
-  accountPaused: string | null,
+  { paused: accountPaused, held }: AccountHolds,
 ): BatchReport {
   const progress = progressOf(counts);
   // A canceled batch buys nothing more: no pause holds it.
@@ -61,6 +73,7 @@ export function reportOf(
     account: batch.account,
     paused,
     paused_by: paused === null ? null : batchPaused !== null ? "batch" : isUnclearHalt(paused) ? "unclear" : "account",
+    held: paused === null && !canceled && progress.waiting > 0 ? held : null,
     canceled_at: canceledAtMs === null ? null : new Date(canceledAtMs).toISOString(),
     opened_at: new Date(batch.openedAtMs).toISOString(),
     finished_at: finishedAtMs === null ? null : new Date(finishedAtMs).toISOString(),
@@ -78,7 +91,8 @@ export function progressIn(report: BatchReport): Progress {
 }
 
 export function estimateFor(report: BatchReport, endedPerSecond: number, createsPerMinute: number): Estimate {
-  return estimateEnd({ progress: progressIn(report), endedPerSecond, createsPerMinute, paused: pauseOf(report) });
+  const { held } = report;
+  return estimateEnd({ progress: progressIn(report), endedPerSecond, createsPerMinute, paused: pauseOf(report), held });
 }
 
 /** In a person's words, or null. */

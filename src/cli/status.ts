@@ -92,6 +92,7 @@ async function showBatch({ ledger, bucket }: CommandServices, id: string, json: 
     state: report.state,
     account: report.account,
     paused: pause === null ? null : `${harmless(pause)}; ${resumeOf(report)}`,
+    held: report.held === null ? null : `${harmless(report.held)}; it goes on by itself`,
     canceled: report.canceled_at,
     items: totalsOf(report, PLAIN).replace(/ items?/, ""),
     duplicates:

@@ -6,7 +6,7 @@
 
 import { LRUCache } from "lru-cache";
 import type { Predictions } from "../batches/read-predictions.ts";
-import { type BatchReport, reportOf } from "../batches/report-batch.ts";
+import { type BatchReport, readHolds, reportOf } from "../batches/report-batch.ts";
 import { openTrack, type Track, type View } from "../batches/track-batch.ts";
 import type { Batch, StateCounts } from "../core/batch.ts";
 import { type AccountName, type BatchId, parseBatchId } from "../core/naming.ts";
@@ -19,6 +19,9 @@ export type BatchSight = View & {
   readonly counts: StateCounts;
   /** Whether a person paused it, whatever its account does. */
   readonly held: boolean;
+  /** When the first of its account's outputs expires that aren't saved yet; null: all are. */
+  readonly nextExpiryMs: number | null;
+  readonly lookedAtMs: number;
 };
 
 /** What became of its items so far. */
@@ -40,7 +43,15 @@ export type BatchSights = {
 export type SightsDeps = {
   readonly ledger: Pick<
     Ledger,
-    "accountOf" | "standing" | "pausedReason" | "failuresOf" | "latestSaved" | "readStates" | "listTenantBatches"
+    | "accountOf"
+    | "standing"
+    | "pausedReason"
+    | "heldReason"
+    | "oldestUnsaved"
+    | "failuresOf"
+    | "latestSaved"
+    | "readStates"
+    | "listTenantBatches"
   >;
   readonly predictions: Pick<Predictions, "receiptOf">;
   readonly accounts: readonly { readonly name: AccountName; readonly createsPerMinute: number }[];
@@ -83,10 +94,21 @@ export function openBatchSights({ ledger, predictions, accounts, clock }: Sights
   async function look(id: BatchId): Promise<BatchSight | undefined> {
     const account = await ledger.accountOf(id);
     if (account === null) return undefined;
-    const [standing, paused] = await Promise.all([ledger.standing(account, id), ledger.pausedReason(account)]);
+    const [standing, holds, oldest] = await Promise.all([
+      ledger.standing(account, id),
+      readHolds(ledger, account),
+      ledger.oldestUnsaved(account),
+    ]);
     if (standing === null) return undefined;
     const { batch, counts } = standing;
-    return { batch, counts, held: standing.paused !== null, ...follow(batch, reportOf(standing, paused)) };
+    const own = {
+      batch,
+      counts,
+      held: standing.paused !== null,
+      nextExpiryMs: oldest?.expiresAtMs ?? null,
+      lookedAtMs: clock(),
+    };
+    return { ...own, ...follow(batch, reportOf(standing, holds)) };
   }
 
   function follow(batch: Batch, report: BatchReport): View {

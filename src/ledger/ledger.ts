@@ -13,6 +13,7 @@ import { budgetsOf } from "./budgets.ts";
 import { followingOf } from "./following.ts";
 import { itemsOf } from "./items.ts";
 import { recoveryOf } from "./recovery.ts";
+import { savingOf } from "./saving.ts";
 import { defineScripts } from "./scripts.ts";
 import { secretsOf } from "./secrets.ts";
 import { webhookCountsOf } from "./webhook-counts.ts";
@@ -23,6 +24,7 @@ export type { BatchStanding, CancelWalk, FailureGroup, HoldAnswer, Redriven } fr
 export type { Budgets, Limited } from "./budgets.ts";
 export type { SweepNote } from "./following.ts";
 export type { MoveAnswer, MoveOptions, OpenIntent, OpenItemFields } from "./items.ts";
+export type { OldestUnsaved } from "./saving.ts";
 
 export type Ledger = ReturnType<typeof openLedger>;
 
@@ -35,6 +37,7 @@ export function openLedger(redis: Redis) {
     ...followingOf(redis, scripts),
     ...budgetsOf(redis, scripts),
     ...recoveryOf(redis, scripts),
+    ...savingOf(redis, scripts),
     ...secretsOf(redis),
     ...webhookCountsOf(redis),
   };

@@ -10,7 +10,7 @@ import type { z } from "zod";
 import { type HoldDeps, holdBatch } from "../batches/hold-batch.ts";
 import { type ResultsSource, readResults } from "../batches/read-results.ts";
 import { readRows } from "../batches/read-rows.ts";
-import { type BatchReport, reportOf } from "../batches/report-batch.ts";
+import { type BatchReport, readHolds, reportOf } from "../batches/report-batch.ts";
 import { type AdmittingAccount, chooseAccount } from "../batches/single-input.ts";
 import { type RowReading, type SubmitDeps, submitBatch } from "../batches/submit-batch.ts";
 import { type BatchId, itemId, parseBatchId } from "../core/naming.ts";
@@ -31,7 +31,10 @@ export type BatchesDeps = {
   readonly submitting: SubmitDeps;
   readonly holding: HoldDeps;
   readonly results: ResultsSource;
-  readonly ledger: Pick<Ledger, "accountOf" | "standing" | "pausedReason" | "failuresOf" | "listTenantBatches">;
+  readonly ledger: Pick<
+    Ledger,
+    "accountOf" | "standing" | "pausedReason" | "heldReason" | "failuresOf" | "listTenantBatches"
+  >;
   readonly watch: BatchWatch;
   /** Between two signs of life of a stream of events. */
   readonly heartbeatMs: number;
@@ -182,11 +185,8 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
   async function readReport(id: BatchId): Promise<BatchReport | null> {
     const account = await deps.ledger.accountOf(id);
     if (account === null) return null;
-    const [standing, paused] = await Promise.all([
-      deps.ledger.standing(account, id),
-      deps.ledger.pausedReason(account),
-    ]);
-    return standing === null ? null : reportOf(standing, paused);
+    const [standing, holds] = await Promise.all([deps.ledger.standing(account, id), readHolds(deps.ledger, account)]);
+    return standing === null ? null : reportOf(standing, holds);
   }
 
   /** Another tenant's batch isn't there either. */
@@ -200,7 +200,7 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
     if (standing === null || account === null || standing.batch.tenant !== client.tenant) {
       throw new HttpProblem(404, `there is no batch ${JSON.stringify(text.slice(0, 40))}`);
     }
-    return { standing, report: reportOf(standing, await deps.ledger.pausedReason(account)) };
+    return { standing, report: reportOf(standing, await readHolds(deps.ledger, account)) };
   }
 
   async function submit(

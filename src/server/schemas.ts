@@ -126,6 +126,7 @@ export const batch = z
     account: z.string(),
     paused: z.string().nullable(),
     paused_by: z.enum(["batch", "account", "unclear"]).nullable(),
+    held: z.string().nullable().meta({ description: "Why less is bought for the moment: saving is behind." }),
     canceled_at: moment.nullable(),
     opened_at: moment,
     finished_at: moment.nullable(),

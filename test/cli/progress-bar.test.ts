@@ -25,6 +25,7 @@ function view(counts: Counts, pace: Partial<Omit<View, "report">> = {}): View {
     account: ACCOUNT,
     paused: null,
     paused_by: null,
+    held: null,
     canceled_at: null,
     opened_at: "2026-11-22T00:00:00.000Z",
     finished_at: null,
