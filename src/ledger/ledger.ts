@@ -24,7 +24,6 @@ export type { BatchStanding, CancelWalk, FailureGroup, HoldAnswer, Redriven } fr
 export type { Budgets, Limited } from "./budgets.ts";
 export type { SweepNote } from "./following.ts";
 export type { MoveAnswer, MoveOptions, OpenIntent, OpenItemFields } from "./items.ts";
-export type { OldestUnsaved } from "./saving.ts";
 
 export type Ledger = ReturnType<typeof openLedger>;
 

@@ -17,6 +17,7 @@ import { measureApi } from "./api.ts";
 import { measureFollow } from "./follow.ts";
 import { measureMemory } from "./memory.ts";
 import { measurePace } from "./pace.ts";
+import { measureSaving } from "./save.ts";
 import { fixed } from "./table.ts";
 import { measureThroughput } from "./throughput.ts";
 
@@ -28,6 +29,7 @@ const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<void>>
   memory: measureMemory,
   api: measureApi,
   follow: measureFollow,
+  save: measureSaving,
 };
 
 /** Busier before we begin, others are at work, and rates and CPU times say as much about them. */
