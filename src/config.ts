@@ -19,6 +19,8 @@ import {
 import { parseBucketAddress } from "./bucket/open-bucket.ts";
 import type { S3Settings } from "./bucket/s3-bucket.ts";
 import { type AccountName, isTenantName, parseAccountName } from "./core/naming.ts";
+import { OUTPUT_LIFETIME_MS } from "./core/polling.ts";
+import { SECOND } from "./core/time.ts";
 
 /** A value that may be used, but not shown. */
 export class Secret {
@@ -52,6 +54,8 @@ export type AccountConfig = {
   readonly toleratesBurst: boolean;
   /** What becomes of an item whose request surely never arrived; null: `resend`, where the provider has a list. */
   readonly onUnclear: (typeof ON_UNCLEAR)[number] | null;
+  /** For so long after its creation the provider keeps a prediction's files. */
+  readonly filesKeptMs: number;
 };
 
 export const ROLES = ["viewer", "producer", "operator"] as const;
@@ -237,6 +241,7 @@ export function knownAccount(
     readsPerMinute: DEFAULT_LIMITS[provider].reads,
     toleratesBurst: true,
     onUnclear: null,
+    filesKeptMs: OUTPUT_LIFETIME_MS,
   };
 }
 
@@ -253,6 +258,11 @@ const accountsFile = z.record(
     reads_per_minute: perMinute.optional(),
     tolerates_burst: z.boolean().default(true),
     on_unclear: z.enum(ON_UNCLEAR, { error: `is ${ON_UNCLEAR.join(", ")}` }).optional(),
+    files_kept_seconds: z
+      .number({ error: "isn't a number" })
+      .min(1, "must be at least 1")
+      .max(31_536_000, "is over a year")
+      .optional(),
   }),
 );
 
@@ -329,6 +339,7 @@ function readAccounts(settings: Settings, mistakes: string[]): readonly AccountC
       readsPerMinute: own.readsPerMinute ?? settings.OUTLAST_READS_PER_MINUTE ?? DEFAULT_LIMITS[provider].reads,
       toleratesBurst: own.toleratesBurst ?? true,
       onUnclear: own.onUnclear ?? null,
+      filesKeptMs: own.filesKeptMs ?? OUTPUT_LIFETIME_MS,
     });
   };
 
@@ -347,6 +358,7 @@ function readAccounts(settings: Settings, mistakes: string[]): readonly AccountC
       ...(own.base_url !== undefined && { baseUrl: own.base_url }),
       ...(own.creates_per_minute !== undefined && { createsPerMinute: own.creates_per_minute }),
       ...(own.reads_per_minute !== undefined && { readsPerMinute: own.reads_per_minute }),
+      ...(own.files_kept_seconds !== undefined && { filesKeptMs: own.files_kept_seconds * SECOND }),
     });
   }
   return accounts;

@@ -5,6 +5,7 @@ import { inspect } from "node:util";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { ConfigError, readConfig, VARIABLES } from "../src/config.ts";
+import { HOUR } from "../src/core/time.ts";
 
 const PROJECT = new URL("..", import.meta.url).pathname;
 
@@ -68,7 +69,13 @@ test("an empty variable counts as not set", () => {
 
 test("each token makes an account, and the file adds more with limits of their own", async () => {
   const file = path.join(tmpdir(), `outlast-accounts-${process.pid}.json`);
-  const spare = { provider: "replicate", token: "r8_spare", creates_per_minute: 6, tolerates_burst: false };
+  const spare = {
+    provider: "replicate",
+    token: "r8_spare",
+    creates_per_minute: 6,
+    tolerates_burst: false,
+    files_kept_seconds: 86_400,
+  };
   await writeFile(file, JSON.stringify({ spare }));
   const env = { REPLICATE_API_TOKEN: "r8_one", COMETAPI_KEY: "sk-two", OUTLAST_ACCOUNTS: file };
   const { accounts } = readConfig(env);
@@ -79,6 +86,7 @@ test("each token makes an account, and the file adds more with limits of their o
     ["cometapi", 300, true],
     ["spare", 6, false],
   ]);
+  expect(accounts.map(({ filesKeptMs }) => filesKeptMs)).toEqual([HOUR, HOUR, 24 * HOUR]);
   await writeFile(file, JSON.stringify({ replicate: spare, "Bad Name": spare, odd: { provider: "acme", token: "" } }));
   expect(mistakesOf(env).join("\n")).toMatch(/odd\.provider/);
   await writeFile(file, '{"spare": {"token": "r8_secret"');

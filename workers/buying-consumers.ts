@@ -10,6 +10,7 @@ import { openExpectations } from "../src/batches/expect-runs.ts";
 import { patiently } from "../src/batches/gated-provider.ts";
 import { pauseAccount } from "../src/batches/pause-account.ts";
 import { placeItems } from "../src/batches/place-items.ts";
+import { readSaving } from "../src/batches/read-saving.ts";
 import { reopenAccount } from "../src/batches/reopen-account.ts";
 import { restoreLimits } from "../src/batches/restore-limits.ts";
 import { readInputJob } from "../src/batches/single-input.ts";
@@ -57,10 +58,10 @@ export function feed(services: Services, log: Logger): Consumer {
       { account, windowRows: windowRows(account.createsPerMinute, account.speak.list !== undefined) },
     ]),
   );
-  const deps: Omit<FeedDeps, "createsPerMinute" | "windowRows" | "reopen"> = {
+  const deps: Omit<FeedDeps, "createsPerMinute" | "windowRows" | "reopen" | "savingFacts"> = {
     pausedReason: ledger.pausedReason,
     createBacklog: queues.createBacklog,
-    savingBacklog: queues.savingBacklog,
+    noteHeld: ledger.noteHeld,
     unfedBatches: ledger.unfedBatches,
     standing: ledger.standing,
     returnedRows: ledger.returnedRows,
@@ -90,6 +91,7 @@ export function feed(services: Services, log: Logger): Consumer {
         windowRows,
         createsPerMinute,
         reopen: () => reopen(services, account, log),
+        savingFacts: () => readSaving({ ledger, queues, clock: Date.now }, account.filesKeptMs),
       });
     },
     { redis: services.redis, log },

@@ -3,8 +3,8 @@
  * the rows that are about to be bought, not a million jobs, and a pause or a new batch acts at once.
  *
  * One errand per account that never ends: each run feeds what there is room for and snoozes for a second. Batches
- * take fair turns; singles come first, at most half of the room while files wait too. Nothing is fed while what was
- * bought can't be saved as fast: an output that expires unsaved is paid for in vain.
+ * take fair turns; singles come first, at most half of the room while files wait too. Feeding slows, and stops, before what
+ * was bought can't be saved in time: an output that expires unsaved is paid for in vain.
  *
  * Rows go out by windows, each noted in the bucket before its first row: who finds no note knows that none of its rows
  * was bought. And nothing goes out on a Redis that may have lost what was bought, before that is put right.
@@ -20,7 +20,14 @@
  */
 
 import type { Batch } from "../src/core/batch.ts";
-import { createQueueDepth, type Hungry, shareRoom } from "../src/core/feeding.ts";
+import {
+  createQueueDepth,
+  type Hungry,
+  judgeSaving,
+  roomWhileSaving,
+  type SavingFacts,
+  shareRoom,
+} from "../src/core/feeding.ts";
 import type { AccountName, AttemptRef, BatchId } from "../src/core/naming.ts";
 import type { StageOutcome } from "../src/core/outcome.ts";
 import { SECOND } from "../src/core/time.ts";
@@ -35,7 +42,9 @@ export type FeedDeps = {
   readonly reopen: (account: AccountName) => Promise<unknown>;
   readonly pausedReason: (account: AccountName) => Promise<string | null>;
   readonly createBacklog: (account: AccountName) => Promise<number>;
-  readonly savingBacklog: () => Promise<number>;
+  readonly savingFacts: (account: AccountName) => Promise<SavingFacts>;
+  /** Why less is fed than could be, for people to see; null: no reason. Told at every feed. */
+  readonly noteHeld: (account: AccountName, reason: string | null) => Promise<void>;
   readonly unfedBatches: (account: AccountName, limit: number) => Promise<readonly BatchId[]>;
   readonly standing: (account: AccountName, batch: BatchId) => Promise<BatchStanding | null>;
   readonly returnedRows: (
@@ -75,8 +84,6 @@ export type FeedDeps = {
 const PAUSE_MS = SECOND;
 /** Batches that take turns in one feed; the oldest ones. */
 const MAX_TURNS = 100;
-/** Copies and records that may wait before feeding stops. */
-const MAX_SAVING_BACKLOG = 1_000;
 /** A script that notes the fed rows stays short. */
 const MAX_ROWS = 1_000;
 /** A cancel walks so many items in one script, and so many stretches in one feed: a million rows in some seconds. */
@@ -87,8 +94,11 @@ const WAKES_AT_ONCE = 100;
 export async function feedBatches({ account }: AccountErrand, deps: FeedDeps): Promise<StageOutcome> {
   await deps.reopen(account);
   await walkCancels(account, deps);
-  if ((await deps.pausedReason(account)) === null && (await deps.savingBacklog()) < MAX_SAVING_BACKLOG) {
-    let room = createQueueDepth(deps.createsPerMinute) - (await deps.createBacklog(account));
+  const saving = judgeSaving(await deps.savingFacts(account));
+  await deps.noteHeld(account, saving.reason);
+  if ((await deps.pausedReason(account)) === null && saving.share > 0) {
+    const free = createQueueDepth(deps.createsPerMinute) - (await deps.createBacklog(account));
+    let room = roomWhileSaving(free, saving.share, deps.createsPerMinute);
     // A feed that runs dry early (a part's or window's end, a full script) goes round again; each round feeds at least one row.
     for (let fed = 1; room > 0 && fed > 0; room -= fed) fed = await feedRound(account, room, deps);
   }

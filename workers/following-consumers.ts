@@ -12,7 +12,8 @@ import { placeItems } from "../src/batches/place-items.ts";
 import { withdrawItem } from "../src/batches/withdraw-item.ts";
 import { keepEnding } from "../src/bucket/endings.ts";
 import { readRow } from "../src/bucket/input-parts.ts";
-import { DEFAULT_POLL_POLICY } from "../src/core/polling.ts";
+import type { AccountName } from "../src/core/naming.ts";
+import { DEFAULT_POLL_POLICY, OUTPUT_LIFETIME_MS } from "../src/core/polling.ts";
 import { DEFAULT_SWEEP_POLICY } from "../src/core/sweeping.ts";
 import { SECOND } from "../src/core/time.ts";
 import { type Consumer, consume } from "../src/queues/consume.ts";
@@ -46,7 +47,12 @@ export function follow(services: Services, account: Account, log: Logger): Consu
     takeMarks: ledger.takeMarks,
     incompleteSince: (ref) => ledger.incompleteSince(ref, Date.now()),
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
-    enqueueCopy: queues.copy,
+    async enqueueCopy(ref, expiresAtMs) {
+      // What is handed over counts by the usual hour.
+      const accountsMs = expiresAtMs + account.filesKeptMs - OUTPUT_LIFETIME_MS;
+      await ledger.noteUnsaved(ref, accountsMs);
+      await queues.copy(ref, accountsMs);
+    },
     enqueueRecord: queues.record,
     pauseAccount: (reason) =>
       pauseAccount(account.name, reason, { ledger, tell: (fields, message) => log.error(fields, message) }),
@@ -124,13 +130,15 @@ export function sweep(services: Services, log: Logger): Consumer {
 
 export function keep(services: Services, log: Logger): Consumer {
   const { bucket, ledger, queues, accounts } = services;
+  const kept = new Map(accounts.map((account) => [account.name, account.filesKeptMs]));
+  const filesKeptMs = (account: AccountName) => kept.get(account) ?? OUTPUT_LIFETIME_MS;
   const deps: KeepDeps = {
     accounts: accounts.map((account) => account.name),
     untouched: ledger.untouched,
     readItem: ledger.readItem,
     touch: ledger.touch,
     close: ledger.close,
-    revive: (ref, errand, fields) => giveErrand(ref, errand, fields, { bucket, ledger, queues }),
+    revive: (ref, errand, fields) => giveErrand(ref, errand, fields, { bucket, ledger, queues, filesKeptMs }),
     reviveErrands: async (account) => {
       await queues.retryFailed(feedQueue.name, feedJobId(account));
       await queues.wakeFeed(account);

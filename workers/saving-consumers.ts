@@ -1,40 +1,70 @@
 /** From an end to what is kept and told of it: copy, record, notify and finish, each with the effects it is given. */
 
+import { randomUUID } from "node:crypto";
 import type { Logger } from "pino";
+import { type BucketGate, gatedBucket, openBucketGate } from "../src/batches/bucket-gate.ts";
 import { describePrediction } from "../src/batches/describe-prediction.ts";
 import { signedFileUrl } from "../src/batches/file-links.ts";
 import { findItem } from "../src/batches/find-item.ts";
-import { isDataRemoved } from "../src/batches/read-again.ts";
+import { isDataRemoved, type ReadAgainDeps } from "../src/batches/read-again.ts";
+import { openSavingPace, type SavingPace } from "../src/batches/saving-pace.ts";
 import { writeResults } from "../src/batches/write-results.ts";
 import { copyOutput } from "../src/bucket/copy-output.ts";
-import { openDownloadAgent } from "../src/bucket/download-agent.ts";
+import { type DownloadTimeouts, openDownloadAgent } from "../src/bucket/download-agent.ts";
 import { keepEnding, readEnding } from "../src/bucket/endings.ts";
+import { type CopyThrough, NoLargeSlot, openLargeFiles } from "../src/bucket/large-files.ts";
 import { readEarlierAttempts, readReceipt, writeManifest, writeReceipt } from "../src/bucket/records.ts";
+import { errandId } from "../src/core/naming.ts";
+import type { StageOutcome } from "../src/core/outcome.ts";
+import { MINUTE } from "../src/core/time.ts";
 import { type Consumer, closingToo, consume } from "../src/queues/consume.ts";
-import { copyQueue, finishQueue, notifyQueue, recordQueue } from "../src/queues/queues.ts";
+import {
+  type CopyErrand,
+  copyQueue,
+  finishQueue,
+  notifyQueue,
+  type RecordErrand,
+  recordQueue,
+} from "../src/queues/queues.ts";
 import { deliver, openWebhookAgent } from "../src/webhooks/deliver.ts";
-import type { Services } from "../src/wiring.ts";
+import type { Account, Services } from "../src/wiring.ts";
 import { type CopyDeps, copyOutputs } from "./copy-outputs.ts";
 import { type FinishDeps, finishBatch } from "./finish-batch.ts";
 import { type NotifyDeps, notifyClients } from "./notify-clients.ts";
 import { type RecordDeps, recordMetrics } from "./record-metrics.ts";
+import { throughBucket } from "./through-bucket.ts";
 
 /** No output is larger; a runaway body ends here. */
 const MAX_OUTPUT_BYTES = 50 * 1024 ** 3;
 
-export function copy(services: Services, log: Logger): Consumer {
-  const { bucket, ledger, queues, accounts, outputHosts } = services;
-  const agent = openDownloadAgent({ hosts: outputHosts });
+/** So long before its files expire a large one waits for no slot any more. */
+const LAST_CALL_MS = 10 * MINUTE;
+
+/** What copying needs. */
+export type CopyServices = Pick<Services, "bucket" | "ledger" | "queues" | "redis" | "outputHosts"> & {
+  readonly accounts: readonly CopyAccount[];
+};
+
+type CopyAccount = Pick<Account, "name" | "fileToken"> & {
+  readonly speak: ReadAgainDeps["provider"];
+  readonly gate: ReadAgainDeps["gate"];
+};
+
+export type CopyOptions = { readonly timeouts?: Partial<DownloadTimeouts>; readonly clock?: () => number };
+
+export function copy(services: CopyServices, log: Logger, options: CopyOptions = {}): Consumer {
+  const { ledger, queues, accounts, outputHosts } = services;
+  const { clock = Date.now, timeouts = {} } = options;
+  const agent = openDownloadAgent({ hosts: outputHosts, timeouts });
+  const gate = bucketGate(services, log);
+  const bucket = gatedBucket(services.bucket, gate);
+  const large = openLargeFiles(copyQueue.concurrency / 2);
+  const pace = openSavingPace(copyQueue.concurrency, { ledger, clock });
   const known = new Map(accounts.map((account) => [account.name, account]));
-  const deps: CopyDeps = {
+  const deps: Omit<CopyDeps, "copyFile"> = {
     readItem: ledger.readItem,
     readEnding: (ref, kept) => readEnding(bucket, ref, kept),
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending, "copied"),
-    copyFile: (ref, file, signal) => {
-      const access = known.get(ref.account)?.fileToken;
-      const shown = access && { token: access.token, tokenHosts: access.hosts };
-      return copyOutput(bucket, ref, file, { agent, maxBytes: MAX_OUTPUT_BYTES, ...shown }, signal);
-    },
     isDataRemoved: async (ref, prediction, signal) => {
       const account = known.get(ref.account);
       if (account === undefined) return null;
@@ -43,16 +73,59 @@ export function copy(services: Services, log: Logger): Consumer {
     noteProgress: async (ref, progress) => void (await ledger.markItem(ref, "progress", progress)),
     move: ledger.move,
     enqueueRecord: queues.record,
-    clock: Date.now,
+    clock,
   };
-  return closingToo(
-    agent,
-    consume(copyQueue, (errand, signal) => copyOutputs(errand, deps, signal), { redis: services.redis, log }),
-  );
+  const copyFile =
+    (through: CopyThrough): CopyDeps["copyFile"] =>
+    (ref, file, signal) => {
+      const access = known.get(ref.account)?.fileToken;
+      const shown = access && { token: access.token, tokenHosts: access.hosts };
+      return through({ bucket, agent }, (ends) =>
+        copyOutput(ends.bucket, ref, file, { agent: ends.agent, maxBytes: MAX_OUTPUT_BYTES, ...shown }, signal),
+      );
+    };
+  const copying: CopyStage = (errand, signal) => {
+    const mayWait = clock() < errand.expiresAtMs - LAST_CALL_MS;
+    return large.during(errandId(errand), mayWait, (through) =>
+      copyOutputs(errand, { ...deps, copyFile: copyFile(through) }, signal),
+    );
+  };
+  const stage = throughBucket<CopyErrand>(measured(pace, copying), {
+    gate,
+    deadlineMs: ({ expiresAtMs }) => expiresAtMs,
+    clock,
+    random: Math.random,
+  });
+  return closingToo(pace, closingToo(agent, consume(copyQueue, stage, { redis: services.redis, log })));
+}
+
+type CopyStage = (errand: CopyErrand, signal: AbortSignal) => Promise<StageOutcome>;
+
+/** A copy that waits for a large file's slot has done nothing. */
+function measured(pace: SavingPace, stage: CopyStage): CopyStage {
+  return async (errand, signal) => {
+    const startMs = performance.now();
+    const note = (saved: boolean) => pace.note(saved, performance.now() - startMs);
+    try {
+      const outcome = await stage(errand, signal);
+      note(true);
+      return outcome;
+    } catch (error) {
+      if (!(error instanceof NoLargeSlot)) note(false);
+      throw error;
+    }
+  };
+}
+
+/** One for each stage that writes: what one of them finds out, all know within a second. */
+function bucketGate({ ledger }: Pick<Services, "ledger">, log: Logger): BucketGate {
+  return openBucketGate({ ledger, clock: Date.now, mark: randomUUID, tell: (level, message) => log[level](message) });
 }
 
 export function record(services: Services, log: Logger): Consumer {
-  const { bucket, ledger, queues } = services;
+  const { ledger, queues } = services;
+  const gate = bucketGate(services, log);
+  const bucket = gatedBucket(services.bucket, gate);
   const deps: RecordDeps = {
     readItem: ledger.readItem,
     readEnding: (ref, kept) => readEnding(bucket, ref, kept),
@@ -66,7 +139,13 @@ export function record(services: Services, log: Logger): Consumer {
     wakeFeed: ({ account }) => queues.wakeFeed(account),
     clock: Date.now,
   };
-  return consume(recordQueue, (ref, _signal) => recordMetrics(ref, deps), { redis: services.redis, log });
+  const stage = throughBucket<RecordErrand>((ref, _signal) => recordMetrics(ref, deps), {
+    gate,
+    deadlineMs: () => 0, // a receipt has no deadline: its tries are the job's, and while the bucket is down none is made
+    clock: Date.now,
+    random: Math.random,
+  });
+  return consume(recordQueue, stage, { redis: services.redis, log });
 }
 
 export function notify(services: Services, log: Logger): Consumer {

@@ -2,8 +2,7 @@
 
 import type { Bucket } from "../bucket/bucket.ts";
 import type { Errand } from "../core/keeping.ts";
-import { type AttemptRef, errandId } from "../core/naming.ts";
-import { OUTPUT_LIFETIME_MS } from "../core/polling.ts";
+import { type AccountName, type AttemptRef, errandId } from "../core/naming.ts";
 import { predictionId } from "../core/prediction.ts";
 import type { Ledger, OpenItemFields } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
@@ -12,8 +11,10 @@ import { placeItems } from "./place-items.ts";
 
 export type GiveErrandDeps = {
   readonly bucket: Bucket;
-  readonly ledger: Pick<Ledger, "partOf" | "standing">;
+  readonly ledger: Pick<Ledger, "partOf" | "standing" | "noteUnsaved">;
   readonly queues: Pick<Queues, "retryFailed" | "create" | "follow" | "copy" | "record">;
+  /** For so long after its creation the account's provider keeps a prediction's files. */
+  readonly filesKeptMs: (account: AccountName) => number;
 };
 
 /** A failed one its tries, a missing one itself; one that is there stays as it is. */
@@ -21,7 +22,7 @@ export async function giveErrand(
   ref: AttemptRef,
   errand: Errand,
   fields: Partial<OpenItemFields>,
-  { bucket, ledger, queues }: GiveErrandDeps,
+  { bucket, ledger, queues, filesKeptMs }: GiveErrandDeps,
 ): Promise<void> {
   const id = errandId(ref);
   const startedAtMs = fields.intent_at === undefined ? Date.now() : Number(fields.intent_at);
@@ -40,9 +41,12 @@ export async function giveErrand(
       await queues.follow(ref, { id: predictionId(fields.prediction_id), startedAtMs, deadlineAtMs }, 0);
       return;
     }
-    case "copy":
-      if (!(await queues.retryFailed(copyQueue.name, id))) await queues.copy(ref, startedAtMs + OUTPUT_LIFETIME_MS);
+    case "copy": {
+      const expiresAtMs = startedAtMs + filesKeptMs(ref.account);
+      await ledger.noteUnsaved(ref, expiresAtMs);
+      if (!(await queues.retryFailed(copyQueue.name, id))) await queues.copy(ref, expiresAtMs);
       return;
+    }
     case "record":
       if (!(await queues.retryFailed(recordQueue.name, id))) await queues.record(ref);
       return;

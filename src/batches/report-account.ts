@@ -5,6 +5,7 @@
 
 import { type Progress, progressOf } from "../core/batch.ts";
 import type { Breaker } from "../core/breaking.ts";
+import { savesPerMinute } from "../core/feeding.ts";
 import type { AccountName } from "../core/naming.ts";
 import { effectiveRate, freshPace, type Pace, type Rate, tierAt } from "../core/pacing.ts";
 import type { PollKind } from "../core/polling.ts";
@@ -24,11 +25,13 @@ export type LimitReport = {
   readonly tier: { readonly per_minute: number; readonly burst: number; readonly until: string } | null;
   /** The last 429. */
   readonly last_refusal: { readonly at: string; readonly until: string; readonly said: string } | null;
-  readonly breaker: {
-    readonly state: Breaker["state"];
-    readonly since: string | null;
-    readonly reason: string | null;
-  };
+  readonly breaker: BreakerReport;
+};
+
+type BreakerReport = {
+  readonly state: Breaker["state"];
+  readonly since: string | null;
+  readonly reason: string | null;
 };
 
 export type AccountReport = {
@@ -54,6 +57,19 @@ export type AccountReport = {
   readonly untouched_since: string | null;
   readonly unclear: number;
   readonly create_backlog: number;
+  readonly saving: {
+    /** Why less is fed than could be, though nothing is paused; or null. */
+    readonly held: string | null;
+    /** Outputs of all accounts that wait to be copied, and receipts that wait to be written. */
+    readonly copies: number;
+    readonly records: number;
+    /** So many outputs a minute the fleet can save; null: nobody knows. */
+    readonly saves_per_minute: number | null;
+    /** Of the account's outputs that aren't saved yet the one that expires first. */
+    readonly oldest_unsaved: { readonly bought_at: string | null; readonly expires_at: string } | null;
+    /** Whether the bucket takes what is written. */
+    readonly bucket: BreakerReport;
+  };
   /** What requests to the provider came to, by request and outcome. */
   readonly requests: Readonly<Record<string, Readonly<Record<string, number>>>>;
   /** Polls that were answered, by why they came: as a net, singly, or brought forward by a sweep or a webhook. */
@@ -100,8 +116,11 @@ export type ReportDeps = {
     | "readsLeft"
     | "readFollowing"
     | "runCounts"
+    | "oldestUnsaved"
+    | "savingMinutes"
+    | "bucketBreaker"
   >;
-  readonly queues: Pick<Queues, "createBacklog">;
+  readonly queues: Pick<Queues, "createBacklog" | "savingBacklog">;
   readonly clock: () => number;
 };
 
@@ -114,19 +133,29 @@ export async function reportAccount(
   { ledger, queues, clock }: ReportDeps,
 ): Promise<AccountReport> {
   const nowMs = clock();
-  const [budgets, configured, { paused, unopened }, sight, batches, requests, webhooks, backlog, following, runs] =
-    await Promise.all([
-      ledger.readBudgets(account),
-      ledger.configuredRates(account),
-      ledger.accountHolds(account),
-      ledger.readAccountSight(account),
-      ledger.unfinishedBatches(account, MAX_BATCHES),
-      ledger.requestCounts(account),
-      ledger.webhookCounts(account),
-      queues.createBacklog(account),
-      ledger.readFollowing(account),
-      ledger.runCounts(account, nowMs),
-    ]);
+  const [
+    budgets,
+    configured,
+    { paused, unopened, held },
+    sight,
+    batches,
+    requests,
+    webhooks,
+    backlog,
+    following,
+    runs,
+  ] = await Promise.all([
+    ledger.readBudgets(account),
+    ledger.configuredRates(account),
+    ledger.accountHolds(account),
+    ledger.readAccountSight(account),
+    ledger.unfinishedBatches(account, MAX_BATCHES),
+    ledger.requestCounts(account),
+    ledger.webhookCounts(account),
+    queues.createBacklog(account),
+    ledger.readFollowing(account),
+    ledger.runCounts(account, nowMs),
+  ]);
   const standings = await Promise.all(batches.map((batch) => ledger.standing(account, batch)));
   const progress = standings.flatMap((standing) => (standing === null ? [] : [progressOf(standing.counts)]));
   const { [POLLS]: polls = {}, ...asked } = byRequest(requests);
@@ -154,6 +183,7 @@ export async function reportAccount(
     untouched_since: isoOrNull(sight.untouchedSinceMs),
     unclear: sight.unclear,
     create_backlog: backlog,
+    saving: await savingOf(account, held, nowMs, { ledger, queues }),
     requests: asked,
     polls: {
       net: polls["net"] ?? 0,
@@ -172,7 +202,6 @@ function limitReport(configured: Rate, known: Pace | null, breaker: Breaker, now
   const pace = known ?? freshPace(configured);
   const tier = tierAt(pace, nowMs);
   const { lastRefusal } = pace;
-  const isClosed = breaker.state === "closed";
   return {
     configured_per_minute: configured.perMinute,
     per_minute: pace.perMinute,
@@ -184,11 +213,37 @@ function limitReport(configured: Rate, known: Pace | null, breaker: Breaker, now
       until: iso(lastRefusal.untilMs),
       said: lastRefusal.said,
     },
-    breaker: {
-      state: breaker.state,
-      since: isClosed ? null : iso(breaker.sinceMs),
-      reason: isClosed ? null : breaker.reason,
-    },
+    breaker: breakerReport(breaker),
+  };
+}
+
+function breakerReport(breaker: Breaker): BreakerReport {
+  const isClosed = breaker.state === "closed";
+  return {
+    state: breaker.state,
+    since: isClosed ? null : iso(breaker.sinceMs),
+    reason: isClosed ? null : breaker.reason,
+  };
+}
+
+async function savingOf(
+  account: AccountName,
+  held: string | null,
+  nowMs: number,
+  { ledger, queues }: Pick<ReportDeps, "ledger" | "queues">,
+): Promise<AccountReport["saving"]> {
+  const [backlog, minutes, oldest, breaker] = await Promise.all([
+    queues.savingBacklog(),
+    ledger.savingMinutes(nowMs),
+    ledger.oldestUnsaved(account),
+    ledger.bucketBreaker(),
+  ]);
+  return {
+    held,
+    ...backlog,
+    saves_per_minute: savesPerMinute(minutes),
+    oldest_unsaved: oldest && { bought_at: isoOrNull(oldest.boughtAtMs), expires_at: iso(oldest.expiresAtMs) },
+    bucket: breakerReport(breaker),
   };
 }
 

@@ -25,6 +25,8 @@ export type BatchReport = {
   readonly paused_by: "batch" | "account" | "unclear" | null;
   /** Why its account can't be opened on this Redis, or null: nothing of it is bought until it can, and that is tried by itself. */
   readonly unopened: string | null;
+  /** Why less of it is bought than could be, though nothing is paused: saving is behind, or the bucket is down; or null. */
+  readonly held: string | null;
   readonly canceled_at: string | null;
   readonly opened_at: string;
   readonly finished_at: string | null;
@@ -67,6 +69,7 @@ export function reportOf(
     paused,
     paused_by: paused === null ? null : batchPaused !== null ? "batch" : isUnclearHalt(paused) ? "unclear" : "account",
     unopened: finishedAtMs === null ? holds.unopened : null,
+    held: paused === null && !canceled && progress.waiting > 0 ? holds.held : null,
     canceled_at: canceledAtMs === null ? null : new Date(canceledAtMs).toISOString(),
     opened_at: new Date(batch.openedAtMs).toISOString(),
     finished_at: finishedAtMs === null ? null : new Date(finishedAtMs).toISOString(),
@@ -84,8 +87,9 @@ export function progressIn(report: BatchReport): Progress {
 }
 
 export function estimateFor(report: BatchReport, endedPerSecond: number, createsPerMinute: number): Estimate {
+  const { held } = report;
   const paused = pauseOf(report) ?? report.unopened;
-  return estimateEnd({ progress: progressIn(report), endedPerSecond, createsPerMinute, paused });
+  return estimateEnd({ progress: progressIn(report), endedPerSecond, createsPerMinute, paused, held });
 }
 
 /** In a person's words, or null. */

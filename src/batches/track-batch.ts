@@ -33,12 +33,12 @@ export function openTrack(kind: BatchKind, createsPerMinute: number | null): Tra
     if (awaitsResults(report, kind)) return { etaMs: null, reason: "all items have ended; writing results.jsonl" };
     const moves = report.in_flight > 0 || report.waiting === 0 || report.paused !== null;
     if (!moves && stillMs >= STILL_MS) {
-      return { etaMs: null, reason: "nobody takes what waits: is `outlast up` or a worker running?" };
+      return { etaMs: null, reason: report.held ?? "nobody takes what waits: is `outlast up` or a worker running?" };
     }
     if (createsPerMinute !== null) return estimateFor(report, perSecond, createsPerMinute);
     const left = report.waiting + report.in_flight;
     if (report.paused !== null || left === 0 || perSecond === 0) return { ...estimateFor(report, 0, 1), etaMs: null };
-    return { etaMs: (left / perSecond) * SECOND, reason: "at this pace" };
+    return { etaMs: (left / perSecond) * SECOND, reason: report.held ?? "at this pace" };
   }
 
   return {

@@ -66,9 +66,7 @@ class FileBucket implements Bucket {
       body,
       options.signal,
       async () => {
-        await this.#writer.put(path, async (file) => {
-          for await (const chunk of body) await file.writeFile(chunk as Uint8Array | string); // goes on where it was
-        });
+        await this.#writer.put(path, (file) => writeStream(file, body));
       },
       (error) => translated(error, "writing", `file:${path}`),
     );
@@ -179,6 +177,40 @@ class FileBucket implements Bucket {
       await found.file.close();
     }
   }
+}
+
+/** So much is collected before it is written, and collected again while it is: fewer and larger writes. */
+const WRITE_BYTES = 1024 * 1024;
+
+async function writeStream(file: FileHandle, body: Readable): Promise<void> {
+  let writing: Promise<void> = Promise.resolve();
+  let chunks: Buffer[] = [];
+  let bytes = 0;
+  try {
+    for await (const chunk of body as AsyncIterable<Buffer | string>) {
+      const piece = typeof chunk === "string" ? Buffer.from(chunk) : chunk;
+      chunks.push(piece);
+      bytes += piece.length;
+      if (bytes < WRITE_BYTES) continue;
+      await writing;
+      writing = writeAll(file, chunks);
+      writing.catch(() => undefined); // who waits for it next hears of it
+      if (bytes > 2 * WRITE_BYTES) await writing; // of chunks that are large themselves one at a time is in memory
+      chunks = [];
+      bytes = 0;
+    }
+  } finally {
+    await writing; // before the file is closed, whatever the body did
+  }
+  await writeAll(file, chunks);
+}
+
+/** Goes on where the file was. */
+async function writeAll(file: FileHandle, chunks: readonly Buffer[]): Promise<void> {
+  const bytes = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
+  if (bytes === 0) return;
+  const { bytesWritten } = await file.writev(chunks);
+  if (bytesWritten < bytes) await file.writeFile(Buffer.concat(chunks).subarray(bytesWritten));
 }
 
 async function readAt(file: FileHandle, start: number, length: number): Promise<Buffer> {

@@ -3,7 +3,8 @@
  *
  * A file is written under `.outlast-tmp/` in the bucket's folder, flushed to the disk, and only then given its name: by
  * rename (`put`), which replaces, or by hard link (`putOnce`), which fails where a file is. So a name never shows half a
- * file, and of many putOnce one wins. Then the folder that holds the name is flushed.
+ * file, and of many putOnce one wins. Then the folder that holds the name is flushed. That folder is made, if need be, while
+ * the file is being filled.
  *
  * If this process or the machine dies:
  *   before the rename or link   the key is as it was; the temporary file is removed by an opening a day later.
@@ -63,6 +64,8 @@ export class FileWriter {
   async #store(path: string, fill: Fill, publish: Publish): Promise<boolean> {
     const temporary = join(this.#temporary, randomUUID());
     const folder = dirname(path);
+    const ensured = this.#folders.ensure(folder);
+    ensured.catch(() => undefined); // heard of once the file is there
     try {
       const file = await this.#create(temporary);
       try {
@@ -71,7 +74,7 @@ export class FileWriter {
       } finally {
         await file.close();
       }
-      await this.#folders.ensure(folder);
+      await ensured;
       const published = await publish(temporary, path).catch(async (error: unknown) => {
         if (codeOf(error) !== "ENOENT") throw error;
         this.#folders.forget(folder); // removed by hand since it was made
@@ -118,7 +121,7 @@ async function nameOnce(temporary: string, path: string): Promise<boolean> {
       throw error;
     },
   );
-  await rm(temporary, { force: true }).catch(() => undefined); // the name is given or isn't; this no longer matters
+  await unlink(temporary).catch(() => undefined); // the name is given or isn't; this no longer matters
   if (!named && (await isFolder(path))) throw Object.assign(new Error(`${path} is a folder`), { code: "EISDIR" });
   return named;
 }

@@ -60,10 +60,15 @@ export class FolderFlusher {
   async #make(folder: string): Promise<void> {
     const parent = dirname(folder);
     await this.ensure(parent);
-    await mkdir(folder).catch((error: unknown) => {
-      if (!(error instanceof Error && "code" in error && error.code === "EEXIST")) throw error;
-    });
-    if ((await realpath(folder)) !== folder) {
+    const isNew = await mkdir(folder).then(
+      () => true,
+      (error: unknown) => {
+        if (!(error instanceof Error && "code" in error && error.code === "EEXIST")) throw error;
+        return false;
+      },
+    );
+    // Its parent is known to be real, and so is what was made in it just now.
+    if (!isNew && (await realpath(folder)) !== folder) {
       throw new BucketError(
         "bad-key",
         `file:${folder} goes through a symbolic link, which a bucket doesn't follow; use a real folder`,

@@ -25,6 +25,7 @@ import {
   HeadObjectCommand,
   ListObjectsV2Command,
   PutObjectCommand,
+  type PutObjectCommandInput,
   S3Client,
   type S3ClientConfig,
   type StorageClass,
@@ -172,31 +173,43 @@ class S3Bucket implements Bucket {
     body: Readable,
     options: { readonly contentType: string; readonly signal?: AbortSignal },
   ): Promise<{ readonly sha256: string | null }> {
-    const upload = new Upload({
-      client: this.#client,
-      params: {
-        ...this.#newObject(key),
-        Body: body,
-        ContentType: options.contentType,
-        ...this.#proof(),
-        ...(this.#objects.storageClass !== undefined && { StorageClass: this.#objects.storageClass as StorageClass }),
-      },
-      partSize: PART_BYTES,
-      queueSize: PARTS_IN_FLIGHT,
-      leavePartsOnError: false,
-    });
-    // An abort fails the body, and Upload then waits for its parts in flight and aborts the multipart upload before it
-    // answers. Its own abort() answers at once, and what its parts leave behind would stay and cost.
     let sha256: string | null = null;
     await withBody(
       body,
       options.signal,
       async () => {
-        sha256 = hexOf((await upload.done()).ChecksumSHA256);
+        const { chunks, rest } = await firstPart(body);
+        const params = {
+          ...this.#newObject(key),
+          ContentType: options.contentType,
+          ...this.#proof(),
+          ...(this.#objects.storageClass !== undefined && { StorageClass: this.#objects.storageClass as StorageClass }),
+        };
+        if (rest === null) {
+          const whole = new PutObjectCommand({ ...params, Body: Buffer.concat(chunks) });
+          sha256 = hexOf((await this.#client.send(whole, this.#deadline())).ChecksumSHA256);
+        } else {
+          await this.#uploadParts(params, Readable.from(joined(chunks, rest), { objectMode: false }));
+        }
       },
       (error) => this.#translated(error, "writing", key),
     );
     return { sha256 };
+  }
+
+  /**
+   * An abort fails the body, and Upload then waits for its parts in flight and aborts the multipart upload before it answers.
+   * Its own abort() answers at once, and what its parts leave behind would stay and cost.
+   */
+  async #uploadParts(params: Omit<PutObjectCommandInput, "Body">, body: Readable): Promise<void> {
+    const upload = new Upload({
+      client: this.#client,
+      params: { ...params, Body: body },
+      partSize: PART_BYTES,
+      queueSize: PARTS_IN_FLIGHT,
+      leavePartsOnError: false,
+    });
+    await upload.done();
   }
 
   async putOnce(key: string, body: Uint8Array | string, options: { readonly contentType: string }): Promise<boolean> {
@@ -401,6 +414,29 @@ class S3Bucket implements Bucket {
     const where = `s3://${this.#bucket}/${this.#prefix}${key}`;
     return translated(error, { doing, where, bucket: this.#bucket, endpoint: this.#endpoint });
   }
+}
+
+type Chunks = AsyncIterator<Buffer | string, undefined>;
+
+/** What a stream begins with, up to a part's length; `rest`: what follows, null where that was all. */
+async function firstPart(
+  body: Readable,
+): Promise<{ readonly chunks: readonly Buffer[]; readonly rest: Chunks | null }> {
+  const rest = body[Symbol.asyncIterator]() as Chunks;
+  const chunks: Buffer[] = [];
+  for (let bytes = 0; bytes <= PART_BYTES; ) {
+    const { done, value } = await rest.next();
+    if (done === true) return { chunks, rest: null };
+    const chunk = typeof value === "string" ? Buffer.from(value) : value;
+    chunks.push(chunk);
+    bytes += chunk.length;
+  }
+  return { chunks, rest };
+}
+
+async function* joined(chunks: readonly Buffer[], rest: Chunks): AsyncGenerator<Buffer | string> {
+  yield* chunks;
+  for (let next = await rest.next(); next.done !== true; next = await rest.next()) yield next.value;
 }
 
 /** A body that ends early is an error, not a shorter object. */

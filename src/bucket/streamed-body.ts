@@ -24,11 +24,18 @@ export async function withBody(
   try {
     await write();
   } catch (error) {
-    throw body.errored ?? (endedEarly(error) ? error : translate(error));
+    const { errored } = body;
+    if (errored !== null && (errored === error || !wasLetGo(errored, signal))) throw errored;
+    throw endedEarly(error) ? error : translate(error);
   } finally {
     signal?.removeEventListener("abort", abort);
     body.destroy();
   }
+}
+
+/** Whoever read it stopped reading, for a reason of its own: so Node ends a body whose loop throws. */
+function wasLetGo(error: Error, signal: AbortSignal | undefined): boolean {
+  return "code" in error && error.code === "ABORT_ERR" && error !== signal?.reason;
 }
 
 /** The stream was destroyed by somebody who gave no reason. */

@@ -41,6 +41,13 @@ function linesOf(report: AccountReport): readonly string[] {
     "oldest open": report.untouched_since === null ? null : `not touched since ${report.untouched_since}`,
     ...Object.fromEntries(outcomes.map(([request, text]) => [`${request} requests`, text])),
     polls: Object.values(report.polls).every((count) => count === 0) ? null : pollsLine(report.polls),
+    saving: savingLine(report.saving),
+    "feeding held": report.saving.held === null ? null : `${harmless(report.saving.held)}; it goes on by itself`,
+    "oldest unsaved": report.saving.oldest_unsaved === null ? null : oldestLine(report.saving.oldest_unsaved),
+    bucket:
+      report.saving.bucket.state === "closed"
+        ? null
+        : `down since ${report.saving.bucket.since}: ${harmless(report.saving.bucket.reason ?? "")}; one file at a time finds out when it is back`,
     webhooks: Object.keys(report.webhooks).length === 0 ? null : countsOf(report.webhooks),
     sweeps: report.sweeps === null ? null : sweepsLine(report.sweeps),
     ...Object.fromEntries(report.run_times.map((times) => [`runs of ${harmless(times.model)}`, timesLine(times)])),
@@ -76,6 +83,18 @@ function countsOf(counts: Readonly<Record<string, number>>): string {
 
 function pollsLine({ net, single, sweep, webhook }: AccountReport["polls"]): string {
   return `${number(webhook)} for a webhook, ${number(sweep)} for a sweep, ${number(net)} as a net, ${number(single)} singly`;
+}
+
+function savingLine({ copies, records, saves_per_minute: perMinute }: AccountReport["saving"]): string | null {
+  if (copies + records === 0 && perMinute === null) return null;
+  const rate = perMinute === null ? "none was saved lately" : `${number(Math.round(perMinute))} a minute can be saved`;
+  return `${counted(copies, "output")} to be copied, ${counted(records, "receipt")} to be written, of all accounts; ${rate}`;
+}
+
+function oldestLine({ bought_at, expires_at }: NonNullable<AccountReport["saving"]["oldest_unsaved"]>): string {
+  const leftMs = Date.parse(expires_at) - Date.now();
+  const left = leftMs > 0 ? `expires in ${duration(leftMs)}` : `expired ${duration(-leftMs)} ago`;
+  return bought_at === null ? left : `bought ${duration(Date.now() - Date.parse(bought_at))} ago, ${left}`;
 }
 
 function sweepsLine({ swept_at, interval_ms, pages, woken }: NonNullable<AccountReport["sweeps"]>): string {

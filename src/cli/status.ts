@@ -106,6 +106,7 @@ async function showBatch({ ledger, bucket }: CommandServices, id: string, json: 
     account: report.account,
     paused: pause === null ? null : `${harmless(pause)}; ${resumeOf(report)}`,
     "not open": report.unopened === null ? null : harmless(report.unopened),
+    held: report.held === null ? null : `${harmless(report.held)}; it goes on by itself`,
     canceled: report.canceled_at,
     items: totalsOf(report, PLAIN).replace(/ items?/, ""),
     duplicates:

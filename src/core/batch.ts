@@ -103,8 +103,10 @@ export function estimateEnd(facts: {
   readonly createsPerMinute: number;
   /** Why nothing more is bought, in a person's words. */
   readonly paused: string | null;
+  /** Why less is bought than could be, in a person's words. */
+  readonly held: string | null;
 }): Estimate {
-  const { progress, endedPerSecond, createsPerMinute, paused } = facts;
+  const { progress, endedPerSecond, createsPerMinute, paused, held } = facts;
   const left = progress.waiting + progress.inFlight;
   if (paused !== null) return { etaMs: null, reason: paused };
   if (left === 0) {
@@ -118,6 +120,7 @@ export function estimateEnd(facts: {
   const limitPerSecond = createsPerMinute / 60;
   const byLimitMs = (progress.waiting / limitPerSecond) * SECOND;
   const bySpeedMs = endedPerSecond > 0 ? (left / endedPerSecond) * SECOND : byLimitMs;
+  if (held !== null) return { etaMs: endedPerSecond > 0 ? Math.max(bySpeedMs, byLimitMs) : null, reason: held };
   return bySpeedMs > byLimitMs * 1.5
     ? { etaMs: bySpeedMs, reason: `items end at ${endedPerSecond.toFixed(1)} a second` }
     : { etaMs: Math.max(bySpeedMs, byLimitMs), reason: `the limit of ${createsPerMinute} creates a minute` };

@@ -1,7 +1,8 @@
 /**
- * A breaker for a provider that is down: after some failures in a row nobody asks any more but for one probe at a time,
- * later and later; the first answer closes it. Creates have one, reads another. A failure is a request that found nobody
- * (connection refused, timeout, reset) or 5xx; any other answer, also a refusal, is a sign of life. Pure.
+ * A breaker for what may be down: after some failures in a row nobody asks any more but for one probe at a time, later and
+ * later; the first answer closes it. A provider's creates have one, its reads another: there a failure is a request that
+ * found nobody (connection refused, timeout, reset) or 5xx; any other answer, also a refusal, is a sign of life. The bucket
+ * has one for writing, where any refusal that isn't about one object is a failure. Pure.
  */
 
 import { SECOND } from "./time.ts";
@@ -32,7 +33,7 @@ export const CLOSED: Breaker = { state: "closed", failures: 0 };
 const FAILURES_TO_OPEN = 5;
 const SHORTEST_PAUSE_MS = SECOND;
 const LONGEST_PAUSE_MS = 30 * SECOND;
-/** A request ends within half a minute; who hasn't told by then has died. */
+/** A request ends within half a minute; who hasn't told by then has died, or is writing a large file: another may probe. */
 const PROBE_MS = 40 * SECOND;
 /** While another's probe is under way, it is looked again so soon. */
 const LOOK_AGAIN_MS = SECOND;
@@ -99,11 +100,11 @@ export function leaveBreaker(breaker: Breaker, probe: string, nowMs: number): Br
 }
 
 /**
- * For how long creates wait for the reads' breaker: what can't be followed isn't bought. Only while somebody probes: where
- * nothing runs nobody polls, and creates find out for themselves.
+ * For how long creates wait for another's breaker: what can't be followed, or saved, isn't bought. Only while somebody
+ * probes: where nothing runs nobody polls, or saves, and creates find out for themselves.
  */
-export function holdsCreatesMs(reads: Breaker, nowMs: number): number {
-  if (reads.state === "closed") return 0;
-  const dueMs = reads.state === "open" ? reads.probeAtMs : reads.untilMs;
+export function holdsCreatesMs(others: Breaker, nowMs: number): number {
+  if (others.state === "closed") return 0;
+  const dueMs = others.state === "open" ? others.probeAtMs : others.untilMs;
   return nowMs < dueMs + LONGEST_PAUSE_MS ? LOOK_AGAIN_MS : 0;
 }

@@ -1,5 +1,6 @@
 /** How many rows are fed, and whose. Pure; `workers/feed-batches.ts` obeys. */
 
+import { counted, duration, number } from "./figures.ts";
 import { MINUTE, SECOND } from "./time.ts";
 
 /** The create queue is kept about so deep: enough for a worker's hiccup, little enough that a pause acts at once. */
@@ -39,6 +40,77 @@ export function rateWindow(
   const perSecond = perMinute / 60;
   if (perSecond <= 20) return { max: 1, durationMs: Math.ceil((SECOND / perSecond) * slack) };
   return { max: Math.max(Math.floor(perSecond / 10), 1), durationMs: Math.ceil(100 * slack) };
+}
+
+/** What the fleet saved in one minute: outputs, the time their copies held a slot, and how many slots there were. */
+export type SavingMinute = { readonly saved: number; readonly busyMs: number; readonly slots: number };
+
+/**
+ * How many outputs a minute the fleet can save, by what it did in the last minutes: all slots, over the time that one
+ * output holds one. That is what was saved where saving never rested, and more than that where little was there to save.
+ * Null: nothing was copied lately, so nobody knows. What failed counts by the time it took.
+ */
+export function savesPerMinute(minutes: readonly SavingMinute[]): number | null {
+  const worked = minutes.filter(({ slots }) => slots > 0);
+  const busyMs = sum(worked.map((minute) => minute.busyMs));
+  if (busyMs <= 0) return null;
+  const slots = sum(worked.map((minute) => minute.slots)) / worked.length;
+  return (slots * MINUTE * sum(worked.map((minute) => minute.saved))) / busyMs;
+}
+
+/** Before anything was copied: slow enough for one worker with files of some MB. */
+const COLD_SAVES_PER_MINUTE = 60;
+/**
+ * What waits to be saved may take this share of the time that files are kept. The rest is for what runs at the provider
+ * still, whose time runs as well, and for a rate that turns out lower.
+ */
+const BACKLOG_SHARE = 1 / 4;
+/** So few never hold the feed: else a fleet that saves nothing at the moment could never show that it does again. */
+const LEAST_BACKLOG = 100;
+/** From this share of the bound on, feeding slows. */
+const SLOW_FROM = 1 / 2;
+
+/** How many outputs may wait to be saved. */
+export function savingBound(perMinute: number | null, filesKeptMs: number): number {
+  const rate = perMinute ?? COLD_SAVES_PER_MINUTE;
+  return Math.max(Math.floor((rate * filesKeptMs * BACKLOG_SHARE) / MINUTE), LEAST_BACKLOG);
+}
+
+/** Receipts have no expiry; so many may wait to be written. */
+const MOST_RECORDS = 1_000;
+
+export type SavingFacts = {
+  /** Outputs that wait to be copied, running copies among them, and attempts that wait to be recorded; of all accounts. */
+  readonly copies: number;
+  readonly records: number;
+  /** Null: nobody knows. */
+  readonly perMinute: number | null;
+  readonly filesKeptMs: number;
+  /** Why the bucket takes nothing at the moment; null: it does, or nobody tries. */
+  readonly bucketDown: string | null;
+};
+
+/** `share`: of what could be fed, 0 to 1. `reason`: why it isn't all, in a person's words. */
+export type SavingVerdict = { readonly share: number; readonly reason: string | null };
+
+/** How much may be bought, by what waits to be saved: what can't be saved in time isn't bought. */
+export function judgeSaving({ copies, records, perMinute, filesKeptMs, bucketDown }: SavingFacts): SavingVerdict {
+  if (bucketDown !== null) return { share: 0, reason: `the bucket takes no files: ${bucketDown}` };
+  if (records >= MOST_RECORDS) {
+    return { share: 0, reason: `saving is behind: ${number(records)} receipts wait to be written` };
+  }
+  const bound = savingBound(perMinute, filesKeptMs);
+  const share = Math.min(Math.max((bound - copies) / (bound * (1 - SLOW_FROM)), 0), 1);
+  if (share === 1) return { share, reason: null };
+  const rate = Math.round(perMinute ?? COLD_SAVES_PER_MINUTE);
+  const waiting = `${counted(copies, "output")} ${copies === 1 ? "waits" : "wait"} to be saved, at ${number(rate)} a minute`;
+  const kept = `files are kept for ${duration(filesKeptMs)}`;
+  return { share, reason: `saving is behind: ${waiting}, ${kept}, and at most ${number(bound)} may wait` };
+}
+
+/** So many rows may be fed at once where saving is behind; `room` is what the create queue has room for. */
+export function roomWhileSaving(room: number, share: number, createsPerMinute: number): number {
+  return share >= 1 ? room : Math.min(room, Math.ceil((share * createsPerMinute) / 60));
 }
 
 /** A batch that has rows to feed. */

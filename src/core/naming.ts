@@ -152,6 +152,10 @@ export const REDIS_KEYS = {
   tenantSingles: (tenant: string) => `outlast:tenant-singles:${tenant}`,
   /** hash: what servers sign with; of its own for each use and tenant. */
   secrets: "outlast:secrets",
+  /** hash: whether the bucket, which all accounts share, seems to be down. */
+  bucket: "outlast:bucket",
+  /** hash: what the fleet saved in a minute (counted from 1970), and in how many slots. */
+  saves: (minute: number) => `outlast:saves:${minute}`,
   /**
    * hash: `paused` (why), the rates last taken from the configuration, `last_claim` (ms), which Redis the account is open
    * on, and between which moments the one before it may have lost claims.
@@ -171,6 +175,10 @@ export const REDIS_KEYS = {
   unclear: (account: AccountName) => `${ofAccount(account)}:unclear`,
   /** sorted set of errand ids by the time of the intent (ms): a request is on its way, or was when its worker died. */
   claimed: (account: AccountName) => `${ofAccount(account)}:claimed`,
+  /** string: why less is fed than could be; it goes by itself where no feed tells any more. */
+  held: (account: AccountName) => `${ofAccount(account)}:held`,
+  /** sorted set of errand ids by the expiry of their files (ms): outputs that aren't saved yet. */
+  unsaved: (account: AccountName) => `${ofAccount(account)}:unsaved`,
   /** hash: the pace of creates and of reads, and whether the provider seems to be down; each one state. */
   budget: (account: AccountName) => `${ofAccount(account)}:budget`,
   /** string: how many of the reads beside polls are taken at this moment. */

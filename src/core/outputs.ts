@@ -5,6 +5,8 @@
  * A string is a file if all of it is one http(s) or data URL; everything else is kept as it is in the receipt.
  */
 
+import { SECOND } from "./time.ts";
+
 export type OutputFile = {
   /** Its place in reading order, from 0; names the object. */
   readonly n: number;
@@ -81,11 +83,17 @@ function visit(
   );
 }
 
+const UNIT_MS = 20 * SECOND;
+/** BullMQ's priorities go from 1 to this. */
+const MAX_PRIORITY = 2 ** 21 - 1;
+
 /**
- * The place of a copy in its queue: whole minutes from 2026-01-01 to the expiry, so that the nearest expiry is
- * served first. BullMQ's priorities go from 1 to 2^21 − 1, which is good to the end of 2029.
+ * The place of a copy in its queue: thirds of a minute from 2026-01-01 to the expiry, so that the nearest expiry is served
+ * first. Within whole minutes the last of a full minute would come too late where there is hardly time for all. BullMQ's
+ * priorities are used up after 485 days, on 2027-05-01 for the first time, and begin again: for as long as files are kept,
+ * those that expire after that moment come before those that expire before it.
  */
 export function copyPriority(expiryMs: number): number {
-  const minutes = Math.floor((expiryMs - Date.UTC(2026, 0, 1)) / 60_000);
-  return Math.min(Math.max(minutes, 1), 2 ** 21 - 1);
+  const units = Math.max(Math.floor((expiryMs - Date.UTC(2026, 0, 1)) / UNIT_MS), 1);
+  return ((units - 1) % MAX_PRIORITY) + 1;
 }

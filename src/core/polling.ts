@@ -26,7 +26,10 @@ export const DEFAULT_POLL_POLICY: PollPolicy = {
   graceMs: 15 * MINUTE,
 };
 
-/** Outputs are deleted an hour after the prediction; whether from its creation or its end isn't documented, so: creation. */
+/**
+ * Outputs are deleted an hour after the prediction; whether from its creation or its end isn't documented, so: creation. An
+ * account whose provider keeps them for another time says so in its settings.
+ */
 export const OUTPUT_LIFETIME_MS = HOUR;
 
 /**

@@ -3,7 +3,7 @@
 import { bytes, counted, duration, number } from "../core/figures.ts";
 import type { ItemState } from "../core/item.ts";
 import { itemId, QUEUE_NAMES } from "../core/naming.ts";
-import { SECOND } from "../core/time.ts";
+import { MINUTE, SECOND } from "../core/time.ts";
 import type { BatchSight, Outcomes } from "./batch-sights.ts";
 import { actionForm, moment, type Viewer } from "./frame.ts";
 import { type FileUrl, gallery } from "./gallery.ts";
@@ -61,7 +61,7 @@ function buttons({ batch, report, held }: BatchSight): HtmlPart {
 function notes({ sight, viewer }: BatchView): Part {
   return {
     id: "notes",
-    html: html`<div id="notes">${[unopenedNote(sight), pausedNote(sight, viewer), canceledNote(sight), unclearNote(sight), duplicatesNote(sight), notSavedNote(sight)]}</div>`,
+    html: html`<div id="notes">${[unopenedNote(sight), pausedNote(sight, viewer), heldNote(sight), canceledNote(sight), unclearNote(sight), duplicatesNote(sight), notSavedNote(sight)]}</div>`,
   };
 }
 
@@ -83,6 +83,12 @@ function unopenedNote({ report }: BatchSight): Html | null {
   if (report.unopened === null) return null;
   const reason = redactText(report.unopened);
   return html`<p class="note warn" id="unopened"><b>${reason.charAt(0).toUpperCase()}${reason.slice(1)}.</b> Until then nothing of it is bought.</p>`;
+}
+
+function heldNote({ report }: BatchSight): Html | null {
+  if (report.held === null) return null;
+  const said = redactText(report.held);
+  return html`<p class="note warn" id="held"><b>Buying waits for saving.</b> ${said.charAt(0).toUpperCase()}${said.slice(1)}. It goes on by itself.</p>`;
 }
 
 function canceledNote({ report }: BatchSight): Html | null {
@@ -164,7 +170,8 @@ function funnel({ sight, queueUrl }: BatchView): Part {
   const stages = STAGES.map(({ state, label, words, queue }) => {
     const url = queueUrl(queue(batch.account));
     const name = url === null ? label : html`<a href="${url}">${label}</a>`;
-    return html`<li class="${counts[state] === 0 ? "none" : ""}"><b>${number(counts[state])}</b><span>${name}</span><small>${words}</small></li>`;
+    const says = state === "copying" && counts.copying > 0 ? (expiryWords(sight) ?? words) : words;
+    return html`<li class="${counts[state] === 0 ? "none" : ""}"><b>${number(counts[state])}</b><span>${name}</span><small>${says}</small></li>`;
   });
   const ends = ENDS.map(
     (state) =>
@@ -175,6 +182,14 @@ function funnel({ sight, queueUrl }: BatchView): Part {
     html: html`<section id="funnel"><h2>Where its items are</h2>
 <ol class="funnel">${stages}<li class="ends"><ul>${ends}</ul></li></ol></section>`,
   };
+}
+
+/** How long the account's oldest unsaved output can still be had; to the minute, or the page would change every second. */
+function expiryWords({ nextExpiryMs, lookedAtMs }: BatchSight): string | null {
+  if (nextExpiryMs === null) return null;
+  const leftMs = nextExpiryMs - lookedAtMs;
+  if (leftMs <= 0) return "the oldest unsaved has expired";
+  return `oldest unsaved expires in ${duration(Math.ceil(leftMs / MINUTE) * MINUTE)}`;
 }
 
 // ── what went wrong ───────────────────────────────────────────────────────────

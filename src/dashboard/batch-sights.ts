@@ -19,6 +19,9 @@ export type BatchSight = View & {
   readonly counts: StateCounts;
   /** Whether a person paused it, whatever its account does. */
   readonly held: boolean;
+  /** When the first of its account's outputs expires that aren't saved yet; null: all are. */
+  readonly nextExpiryMs: number | null;
+  readonly lookedAtMs: number;
 };
 
 /** What became of its items so far. */
@@ -40,7 +43,14 @@ export type BatchSights = {
 export type SightsDeps = {
   readonly ledger: Pick<
     Ledger,
-    "accountOf" | "standing" | "accountHolds" | "failuresOf" | "latestSaved" | "readStates" | "listTenantBatches"
+    | "accountOf"
+    | "standing"
+    | "accountHolds"
+    | "oldestUnsaved"
+    | "failuresOf"
+    | "latestSaved"
+    | "readStates"
+    | "listTenantBatches"
   >;
   readonly predictions: Pick<Predictions, "receiptOf">;
   readonly accounts: readonly { readonly name: AccountName; readonly createsPerMinute: number }[];
@@ -83,10 +93,21 @@ export function openBatchSights({ ledger, predictions, accounts, clock }: Sights
   async function look(id: BatchId): Promise<BatchSight | undefined> {
     const account = await ledger.accountOf(id);
     if (account === null) return undefined;
-    const [standing, holds] = await Promise.all([ledger.standing(account, id), ledger.accountHolds(account)]);
+    const [standing, holds, oldest] = await Promise.all([
+      ledger.standing(account, id),
+      ledger.accountHolds(account),
+      ledger.oldestUnsaved(account),
+    ]);
     if (standing === null) return undefined;
     const { batch, counts } = standing;
-    return { batch, counts, held: standing.paused !== null, ...follow(batch, reportOf(standing, holds)) };
+    const own = {
+      batch,
+      counts,
+      held: standing.paused !== null,
+      nextExpiryMs: oldest?.expiresAtMs ?? null,
+      lookedAtMs: clock(),
+    };
+    return { ...own, ...follow(batch, reportOf(standing, holds)) };
   }
 
   function follow(batch: Batch, report: BatchReport): View {

@@ -34,12 +34,14 @@ export type AccountOpening = {
   readonly lostByMs: number | null;
 };
 
-/** Why nothing more is bought for an account. */
+/** Why nothing, or less, is bought for an account. */
 export type AccountHolds = {
   /** It is paused, or too many of its items are unclear. */
   readonly paused: string | null;
   /** It can't be opened on this Redis, which is tried again and again. */
   readonly unopened: string | null;
+  /** Less of it is fed than could be: saving is behind, or the bucket is down. */
+  readonly held: string | null;
 };
 
 export type AccountSight = {
@@ -99,12 +101,13 @@ export function accountsOf(redis: Redis, scripts: Scripts) {
     pausedReason,
 
     async accountHolds(account: AccountName): Promise<AccountHolds> {
-      const [paused, reason] = await Promise.all([
+      const [paused, reason, held] = await Promise.all([
         pausedReason(account),
         redis.hget(REDIS_KEYS.account(account), "unopened"),
+        redis.get(REDIS_KEYS.held(account)),
       ]);
       // Another process may have opened it while the one that couldn't said so.
-      return { paused, unopened: reason === null || (await openOn(account)) !== null ? null : reason };
+      return { paused, unopened: reason === null || (await openOn(account)) !== null ? null : reason, held };
     },
 
     /** The account can't be opened on this Redis; `noteOpened` takes it back. */

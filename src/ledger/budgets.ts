@@ -2,8 +2,7 @@
  * The budget of an account, which all processes share: the pace of its creates and of its reads, whether its provider
  * seems to be down, what its requests came to, and the bucket of reads that cancels, sweeps and audits share.
  *
- * A state changes only from what its writer read (`swap-field.lua`), so that what two processes learn at once adds up. A
- * change that is sent again after a lost reply is decided again, from what stands there then.
+ * How a state changes stands in `swap-state.ts`.
  */
 
 import { type Redis } from "ioredis";
@@ -14,6 +13,7 @@ import { type AccountName, REDIS_KEYS } from "../core/naming.ts";
 import type { Pace } from "../core/pacing.ts";
 import { SECOND } from "../core/time.ts";
 import type { Scripts } from "./scripts.ts";
+import { breaker, readState, swapState } from "./swap-state.ts";
 
 /** The provider's two limits. */
 export type Limited = "creates" | "reads";
@@ -38,37 +38,19 @@ const pace = z.object({
   lastRefusal: refusal.nullable(),
 }) satisfies z.ZodType<Pace>;
 
-const broken = { sinceMs: z.number(), reason: z.string(), pauseMs: z.number() };
-const breaker = z.discriminatedUnion("state", [
-  z.object({ state: z.literal("closed"), failures: z.number() }),
-  z.object({ state: z.literal("open"), ...broken, probeAtMs: z.number() }),
-  z.object({ state: z.literal("half-open"), ...broken, probe: z.string(), untilMs: z.number() }),
-]) satisfies z.ZodType<Breaker>;
-
 const FIELDS = ["pace creates", "pace reads", "breaker creates", "breaker reads"] as const;
-/** As many as may want to change one at the same moment, and more. */
-const MAX_SWAPS = 100;
 
 export function budgetsOf(redis: Redis, scripts: Scripts) {
   const limiters = new Map<string, RateLimiterRedis>();
 
-  /** `decide` may be asked again, and changes nothing where it answers what it was given. */
-  async function change<T>(
+  function change<T>(
     account: AccountName,
     field: (typeof FIELDS)[number],
     schema: z.ZodType<T>,
     initial: T,
     decide: (before: T) => T,
   ): Promise<T> {
-    const key = REDIS_KEYS.budget(account);
-    for (let swap = 0; swap < MAX_SWAPS; swap++) {
-      const text = await redis.hget(key, field);
-      const before = readState(schema, text) ?? initial;
-      const after = decide(before);
-      if (after === before) return before;
-      if ((await scripts.outlastSwapField(key, field, text ?? "", JSON.stringify(after))) === 1) return after;
-    }
-    throw new Error(`the ${field} of account ${account} changed ${MAX_SWAPS} times while it was to be changed`);
+    return swapState({ redis, scripts }, REDIS_KEYS.budget(account), field, schema, initial, decide);
   }
 
   return {
@@ -134,14 +116,4 @@ export function budgetsOf(redis: Redis, scripts: Scripts) {
 function readWindow(perMinute: number): { readonly points: number; readonly seconds: number } {
   const seconds = Math.max(Math.ceil(60 / perMinute), 1);
   return { points: Math.max(Math.floor((perMinute * seconds) / 60), 1), seconds };
-}
-
-/** Null: there is none, or one that another version wrote. */
-function readState<T>(schema: z.ZodType<T>, text: string | null | undefined): T | null {
-  if (text == null) return null;
-  try {
-    return schema.safeParse(JSON.parse(text)).data ?? null;
-  } catch {
-    return null;
-  }
 }

@@ -160,6 +160,7 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
           REDIS_KEYS.claimed(account),
           REDIS_KEYS.epoch(account),
           REDIS_KEYS.unfinished(account),
+          REDIS_KEYS.unsaved(account),
           ...hours.map((hour) => REDIS_KEYS.bound(account, hour)),
           JSON.stringify({
             index,

@@ -13,6 +13,7 @@ import { budgetsOf } from "./budgets.ts";
 import { followingOf } from "./following.ts";
 import { itemsOf } from "./items.ts";
 import { recoveryOf } from "./recovery.ts";
+import { savingOf } from "./saving.ts";
 import { defineScripts } from "./scripts.ts";
 import { secretsOf } from "./secrets.ts";
 import { webhookCountsOf } from "./webhook-counts.ts";
@@ -35,6 +36,7 @@ export function openLedger(redis: Redis) {
     ...followingOf(redis, scripts),
     ...budgetsOf(redis, scripts),
     ...recoveryOf(redis, scripts),
+    ...savingOf(redis, scripts),
     ...secretsOf(redis),
     ...webhookCountsOf(redis),
   };

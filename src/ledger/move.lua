@@ -4,8 +4,8 @@
 -- legal; and redis-identity.lua, give-to-feed.lua and open-attempt.lua.
 --
 -- KEYS  1 bytes    2 batch    3 item    4 open    5 unclear    6 account    7 returned    8 unfed    9 failures    10 latest
---       11 claimed    12 epoch    13 unfinished
---       14… predictions bound this hour, and in each of the hours before that are looked at
+--       11 claimed    12 epoch    13 unfinished    14 unsaved
+--       15… predictions bound this hour, and in each of the hours before that are looked at
 -- ARGV  1 a JSON object:
 --         index, attempt, member (the errand's id), nowMs
 --         from      state numbers this step may start from
@@ -36,9 +36,9 @@
 --            now, unbought
 --   lost     another attempt, another state, or another's nonce: nothing was changed
 
-local bytes, batch, item, open, unclear, account, returned, unfed, failures, latest, claimed, epoch, unfinished, boundNow =
-  unpack(KEYS)
-local FIRST_BOUND = 14
+local bytes, batch, item, open, unclear, account, returned, unfed, failures, latest, claimed, epoch, unfinished, unsaved,
+  boundNow = unpack(KEYS)
+local FIRST_BOUND = 15
 local MAX_GROUPS, MAX_LATEST, OTHERS = 100, 24, 'other errors'
 local SKEW_MS = 30 * 1000
 -- A prediction is asked for within an hour of its creation, by us and by the list.
@@ -78,6 +78,7 @@ local function setState(number)
   redis.call('HINCRBY', batch, STATES[number], 1)
   if STATES[state] == 'unclear' then redis.call('ZREM', unclear, m.member) end
   if STATES[state] == 'claimed' then redis.call('ZREM', claimed, m.member) end
+  if STATES[state] == 'copying' then redis.call('ZREM', unsaved, m.member) end
 end
 
 -- Whose a prediction is; false: nobody's.

@@ -31,7 +31,8 @@ export type Scripts = Readonly<
     | "outlastRestoreItems"
     | "outlastRestoreBatch"
     | "outlastLearnRun"
-    | "outlastSwapField",
+    | "outlastSwapField"
+    | "outlastNoteUnsaved",
     Script
   >
 >;
@@ -39,7 +40,7 @@ export type Scripts = Readonly<
 export function defineScripts(redis: Redis): Scripts {
   const define = (name: keyof Scripts, numberOfKeys: number, lua: string) =>
     redis.defineCommand(name, { lua, numberOfKeys });
-  define("outlastMove", 16, script("redis-identity.lua", "give-to-feed.lua", "open-attempt.lua", "move.lua"));
+  define("outlastMove", 17, script("redis-identity.lua", "give-to-feed.lua", "open-attempt.lua", "move.lua"));
   define("outlastMarkItem", 2, script("mark-item.lua"));
   define("outlastTakeMarks", 2, script("take-marks.lua"));
   define("outlastOpenBatch", 3, script("open-batch.lua"));
@@ -54,6 +55,7 @@ export function defineScripts(redis: Redis): Scripts {
   define("outlastRestoreBatch", 10, script("restore-batch.lua"));
   define("outlastLearnRun", 1, script("learn-run.lua"));
   define("outlastSwapField", 1, script("swap-field.lua"));
+  define("outlastNoteUnsaved", 2, script("note-unsaved.lua"));
   return redis as Redis & Scripts;
 }
 

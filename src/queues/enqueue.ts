@@ -189,9 +189,10 @@ export function openQueues(redis: Redis) {
       return backlog(queue(createQueue(account).name));
     },
 
-    /** Jobs that wait to be copied or recorded. */
-    async savingBacklog(): Promise<number> {
-      return (await backlog(queue(copyQueue.name))) + (await backlog(queue(recordQueue.name)));
+    /** Jobs that wait to be copied, and to be recorded, running ones among them. */
+    async savingBacklog(): Promise<{ readonly copies: number; readonly records: number }> {
+      const [copies, records] = await Promise.all([backlog(queue(copyQueue.name)), backlog(queue(recordQueue.name))]);
+      return { copies, records };
     },
 
     /** The fleet-wide limit of a queue, which acts live on every worker. Setting it again changes nothing. */

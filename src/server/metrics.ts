@@ -8,22 +8,15 @@ import { Counter, Gauge, Registry } from "prom-client";
 import { type AccountReport, type LimitReport, type ReportDeps, reportAccount } from "../batches/report-account.ts";
 import type { AccountName } from "../core/naming.ts";
 import { SECOND } from "../core/time.ts";
-import type { Queues } from "../queues/enqueue.ts";
 
-export type MetricsDeps = Omit<ReportDeps, "queues"> & {
-  readonly accounts: readonly { readonly name: AccountName }[];
-  readonly queues: ReportDeps["queues"] & Pick<Queues, "savingBacklog">;
-};
+export type MetricsDeps = ReportDeps & { readonly accounts: readonly { readonly name: AccountName }[] };
 
 export function metricsRoute(deps: MetricsDeps): FastifyPluginAsync {
   return async (app) => {
     app.get("/metrics", { schema: { hide: true } }, async (_request, reply) => {
-      const [backlog, ...reports] = await Promise.all([
-        deps.queues.savingBacklog(),
-        ...deps.accounts.map(({ name }) => reportAccount(name, deps)),
-      ]);
+      const reports = await Promise.all(deps.accounts.map(({ name }) => reportAccount(name, deps)));
       const registry = new Registry();
-      fill(registry, reports, backlog);
+      fill(registry, reports);
       return reply.type(registry.contentType).send(await registry.metrics());
     });
   };
@@ -31,7 +24,7 @@ export function metricsRoute(deps: MetricsDeps): FastifyPluginAsync {
 
 const BREAKER_STATES = { closed: 0, "half-open": 1, open: 2 } as const;
 
-function fill(registry: Registry, reports: readonly AccountReport[], backlog: number): void {
+function fill(registry: Registry, reports: readonly AccountReport[]): void {
   const gauge = <Label extends string = never>(name: string, help: string, ...labelNames: Label[]) =>
     new Gauge<Label | "account">({ name, help, labelNames: ["account", ...labelNames], registers: [registry] });
   const counter = <Label extends string = never>(name: string, help: string, ...labelNames: Label[]) =>
@@ -80,11 +73,18 @@ function fill(registry: Registry, reports: readonly AccountReport[], backlog: nu
   const woken = counter("outlast_sweep_woken_total", "Polls that sweeps brought forward.");
   const runs = gauge("outlast_runs", "Runs that ended since yesterday, of the 20 models that ran most.", "model");
   const runTime = gauge("outlast_run_seconds", "How long their runs take.", "model", "quantile");
-  new Gauge({
-    name: "outlast_saving_backlog",
-    help: "Jobs that wait to be copied or recorded, of all accounts.",
-    registers: [registry],
-  }).set(backlog);
+  const unsaved = {
+    bought: gauge(
+      "outlast_oldest_unsaved_timestamp_seconds",
+      "When the output that expires next, unsaved, was bought.",
+    ),
+    expires: gauge("outlast_oldest_unsaved_expiry_timestamp_seconds", "When the provider deletes it."),
+  };
+  const held = gauge(
+    "outlast_feed_held",
+    "1: less is fed than could be, since saving is behind or the bucket is down.",
+  );
+  fillSaving(registry, reports[0]?.saving ?? null);
 
   for (const report of reports) {
     const { account } = report;
@@ -111,6 +111,12 @@ function fill(registry: Registry, reports: readonly AccountReport[], backlog: nu
     if (report.untouched_since !== null) untouched.set({ account }, secondsOf(report.untouched_since));
     unclear.set({ account }, report.unclear);
     creating.set({ account }, report.create_backlog);
+    held.set({ account }, report.saving.held === null ? 0 : 1);
+    const oldest = report.saving.oldest_unsaved;
+    if (oldest !== null) {
+      if (oldest.bought_at !== null) unsaved.bought.set({ account }, secondsOf(oldest.bought_at));
+      unsaved.expires.set({ account }, secondsOf(oldest.expires_at));
+    }
     for (const [request, outcomes] of Object.entries(report.requests)) {
       for (const [outcome, count] of Object.entries(outcomes)) requests.inc({ account, request, outcome }, count);
     }
@@ -129,6 +135,23 @@ function fill(registry: Registry, reports: readonly AccountReport[], backlog: nu
       runTime.set({ account, model, quantile: "0.95" }, p95_ms / SECOND);
     }
   }
+}
+
+/** What all accounts share; the same in each report. */
+function fillSaving(registry: Registry, saving: AccountReport["saving"] | null): void {
+  if (saving === null) return;
+  const gauge = (name: string, help: string) => new Gauge({ name, help, registers: [registry] });
+  gauge("outlast_saving_backlog", "Jobs that wait to be copied or recorded, of all accounts.").set(
+    saving.copies + saving.records,
+  );
+  if (saving.saves_per_minute !== null) {
+    gauge("outlast_saves_per_minute", "Outputs a minute that the fleet can save, of all accounts.").set(
+      saving.saves_per_minute,
+    );
+  }
+  gauge("outlast_bucket_breaker_state", "0 closed, 1 half-open, 2 open: the bucket seems to be down.").set(
+    BREAKER_STATES[saving.bucket.state],
+  );
 }
 
 function secondsOf(iso: string): number {

@@ -134,6 +134,7 @@ export const batch = z
       .string()
       .nullable()
       .meta({ description: "Why its account can't be opened after Redis lost something; it is tried by itself." }),
+    held: z.string().nullable().meta({ description: "Why less is bought for the moment: saving is behind." }),
     canceled_at: moment.nullable(),
     opened_at: moment,
     finished_at: moment.nullable(),

@@ -25,6 +25,7 @@ function report(saved: number, inFlight: number, items = 1_000, more: Partial<Ba
     paused: null,
     paused_by: null,
     unopened: null,
+    held: null,
     canceled_at: null,
     opened_at: "2026-11-22T00:00:00.000Z",
     finished_at: null,

@@ -21,6 +21,7 @@ import { measureFlow } from "./flow.ts";
 import { measureFollow } from "./follow.ts";
 import { measureMemory } from "./memory.ts";
 import { measurePace } from "./pace.ts";
+import { measureSaving } from "./save.ts";
 import { fixed } from "./table.ts";
 import { measureThroughput } from "./throughput.ts";
 import { measureWebhookFaults } from "./webhook-faults.ts";
@@ -37,6 +38,7 @@ const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<void>>
   "follow/away": measureAway,
   "follow/flow": measureFlow,
   "follow/crowd": measureCrowd,
+  save: measureSaving,
 };
 
 /** Busier before we begin, others are at work, and rates and CPU times say as much about them. */

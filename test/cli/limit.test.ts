@@ -4,8 +4,10 @@ import { describe, expect } from "vitest";
 import { openGate } from "../../src/batches/account-gate.ts";
 import { submitBatch } from "../../src/batches/submit-batch.ts";
 import { JSON_TYPE } from "../../src/bucket/records.ts";
-import { OBJECT_KEYS, QUEUE_NAMES, REDIS_KEYS } from "../../src/core/naming.ts";
-import { HOUR, MINUTE } from "../../src/core/time.ts";
+import { afterFailure } from "../../src/core/breaking.ts";
+import { type AttemptRef, OBJECT_KEYS, QUEUE_NAMES, REDIS_KEYS } from "../../src/core/naming.ts";
+import { predictionId } from "../../src/core/prediction.ts";
+import { HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
 import type { CommandServices } from "../../src/wiring.ts";
 import { jsonLines, lines, outlast } from "./outlast.ts";
 import { ACCOUNT, openBatch, type Place, test } from "./place.ts";
@@ -181,6 +183,36 @@ describe("status --accounts", () => {
     expect(await run(place, "rebuild")).toMatchObject({ code: 0 });
     expect((await run(place, "status", "--accounts")).stdout).not.toContain("not open");
     expect((await run(place, "status", batch)).stdout).not.toContain("not open");
+  });
+
+  test("tells how saving stands, and status of a batch why it waits for that", { timeout: 60_000 }, async ({
+    place,
+    services,
+  }) => {
+    const { ledger } = services;
+    const batch = await openBatch(services, 1, 3);
+    await ledger.noteOpened(ACCOUNT, await ledger.readIdentity(ACCOUNT), null);
+    const ref: AttemptRef = { account: ACCOUNT, batch: batch.id, index: 0, attempt: 1 };
+    const nowMs = Date.now() - 20 * MINUTE;
+    await ledger.move(ref, "claim", { nowMs, nonce: "n" });
+    await ledger.move(ref, "bind", { nowMs, predictionId: predictionId("p1") });
+    await ledger.move(ref, "succeed", { nowMs });
+    await ledger.noteUnsaved(ref, Date.now() + 40 * MINUTE + 50 * SECOND);
+    await ledger.noteHeld(ACCOUNT, "saving is behind: many wait");
+    await ledger.addSaves(Math.floor(Date.now() / MINUTE), { saved: 10, busyMs: 16_000, slots: 16 });
+    for (let n = 0; n < 5; n++) {
+      await ledger.changeBucketBreaker((before) => afterFailure(before, "file:/b: the disk is full", Date.now()));
+    }
+    const words = (await run(place, "status", "--accounts")).stdout;
+    expect(words).toMatch(
+      /^saving +0 outputs to be copied, 0 receipts to be written, of all accounts; 600 a minute can/m,
+    );
+    expect(words).toMatch(/^feeding held +saving is behind: many wait; it goes on by itself$/m);
+    expect(words).toMatch(/^oldest unsaved +bought 20 min(?: \d+ s)? ago, expires in 40 min \d+ s$/m);
+    expect(words).toMatch(/^bucket +down since \S+Z: file:\/b: the disk is full; one file at a time/m);
+    expect((await run(place, "status", batch.id)).stdout).toMatch(
+      /^held +saving is behind: many wait; it goes on by itself$/m,
+    );
   });
 
   test("of an account that nobody has worked for says so", { timeout: 60_000 }, async ({ place, services }) => {

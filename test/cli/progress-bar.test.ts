@@ -27,6 +27,7 @@ function view(counts: Counts, pace: Partial<Omit<View, "report">> = {}): View {
     paused: null,
     paused_by: null,
     unopened: null,
+    held: null,
     canceled_at: null,
     opened_at: "2026-11-22T00:00:00.000Z",
     finished_at: null,

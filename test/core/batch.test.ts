@@ -92,13 +92,14 @@ describe("a batch", () => {
 describe("the estimate", () => {
   const estimate = (
     progress: Partial<Progress>,
-    facts: { endedPerSecond?: number; createsPerMinute?: number; paused?: string | null } = {},
+    facts: { endedPerSecond?: number; createsPerMinute?: number; paused?: string | null; held?: string | null } = {},
   ) =>
     estimateEnd({
       progress: { ...none, ...progress },
       endedPerSecond: 10,
       createsPerMinute: 600,
       paused: null,
+      held: null,
       ...facts,
     });
 
@@ -124,6 +125,14 @@ describe("the estimate", () => {
       etaMs: null,
       reason: "the account is paused: no credit",
     });
+    expect(estimate({ waiting: 600 }, { held: "saving is behind" })).toEqual({
+      etaMs: MINUTE,
+      reason: "saving is behind",
+    });
+    expect(estimate({ waiting: 600 }, { held: "the bucket is down", endedPerSecond: 0 })).toEqual({
+      etaMs: null,
+      reason: "the bucket is down",
+    });
     expect(estimate({ saved: 5 })).toEqual({ etaMs: 0, reason: "all items have ended" });
     expect(estimate({ saved: 5, unclear: 1 })).toEqual({ etaMs: 0, reason: "1 item unclear" });
   });
@@ -136,8 +145,9 @@ describe("the estimate", () => {
         rate,
         fc.integer({ min: 1, max: 6_000 }),
         anyPause,
-        (progress, endedPerSecond, createsPerMinute, paused) => {
-          const { etaMs, reason } = estimateEnd({ progress, endedPerSecond, createsPerMinute, paused });
+        fc.constantFrom(null, "saving is behind"),
+        (progress, endedPerSecond, createsPerMinute, paused, held) => {
+          const { etaMs, reason } = estimateEnd({ progress, endedPerSecond, createsPerMinute, paused, held });
           expect(reason.length).toBeGreaterThan(5);
           if (etaMs === null) return;
           expect(etaMs).toBeGreaterThanOrEqual((progress.waiting / createsPerMinute) * MINUTE * 0.999);

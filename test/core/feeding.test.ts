@@ -1,6 +1,19 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { createQueueDepth, type Hungry, rateWindow, shareRoom, windowRows } from "../../src/core/feeding.ts";
+import {
+  createQueueDepth,
+  type Hungry,
+  judgeSaving,
+  rateWindow,
+  roomWhileSaving,
+  type SavingFacts,
+  type SavingMinute,
+  savesPerMinute,
+  savingBound,
+  shareRoom,
+  windowRows,
+} from "../../src/core/feeding.ts";
+import { HOUR, MINUTE } from "../../src/core/time.ts";
 
 const anyHungry: fc.Arbitrary<readonly Hungry<number>[]> = fc
   .array(fc.record({ kind: fc.constantFrom("file", "singles" as const), rows: fc.nat(40) }), { maxLength: 12 })
@@ -190,6 +203,123 @@ describe("the create queue", () => {
         expect(Number.isInteger(max) && max >= 1 && Number.isInteger(durationMs)).toBe(true);
         if (!toleratesBurst) expect(allowed).toBeLessThanOrEqual(perMinute / 1.09);
       }),
+    );
+  });
+});
+
+describe("the rate at which outputs are saved", () => {
+  const anyMinute: fc.Arbitrary<SavingMinute> = fc.record({
+    saved: fc.nat(5_000),
+    busyMs: fc.nat(16 * MINUTE),
+    slots: fc.constantFrom(0, 16, 32),
+  });
+
+  test("is what was saved, where no slot ever rested", () => {
+    const full = { saved: 240, busyMs: 16 * MINUTE, slots: 16 };
+    expect(savesPerMinute([full])).toBe(240);
+    expect(savesPerMinute([full, { ...full, saved: 360 }])).toBe(300);
+  });
+
+  test("is what all slots could save, where little was there to save", () => {
+    expect(savesPerMinute([{ saved: 3, busyMs: 3_000, slots: 16 }])).toBe(960);
+    expect(savesPerMinute([{ saved: 3, busyMs: 3_000, slots: 32 }])).toBe(1_920);
+  });
+
+  test("is unknown where nothing was copied, and nothing where nothing could be saved", () => {
+    expect(savesPerMinute([])).toBeNull();
+    expect(savesPerMinute([{ saved: 0, busyMs: 0, slots: 0 }])).toBeNull();
+    expect(savesPerMinute([{ saved: 0, busyMs: MINUTE, slots: 16 }])).toBe(0);
+  });
+
+  test("never lies below what was saved in its minutes on average, as long as slots can't be busier than they are", () => {
+    fc.assert(
+      fc.property(fc.array(anyMinute, { minLength: 1, maxLength: 5 }), (minutes) => {
+        const worked = minutes
+          .filter(({ slots }) => slots > 0)
+          .map((minute) => ({ ...minute, slots: 16, busyMs: Math.min(minute.busyMs, 16 * MINUTE) }));
+        const perMinute = savesPerMinute(worked);
+        if (perMinute === null) return;
+        const saved = sum(worked.map((minute) => minute.saved)) / worked.length;
+        expect(perMinute).toBeGreaterThanOrEqual(saved * 0.999);
+      }),
+    );
+  });
+});
+
+describe("feeding while outputs wait to be saved", () => {
+  const anyFacts: fc.Arbitrary<SavingFacts> = fc.record({
+    copies: fc.nat(100_000),
+    records: fc.nat(2_000),
+    perMinute: fc.option(fc.double({ min: 0, max: 10_000, noNaN: true })),
+    filesKeptMs: fc.integer({ min: MINUTE, max: 24 * HOUR }),
+    bucketDown: fc.constantFrom(null, null, "full disk"),
+  });
+  const facts = (changed: Partial<SavingFacts>): SavingFacts => ({
+    copies: 0,
+    records: 0,
+    perMinute: 60,
+    filesKeptMs: HOUR,
+    bucketDown: null,
+    ...changed,
+  });
+
+  test("how much is fed at 60 saves a minute, as a table", () => {
+    const table: readonly (readonly [copies: number, share: number])[] = [
+      [0, 1],
+      [450, 1],
+      [675, 0.5],
+      [810, 0.2],
+      [900, 0],
+      [5_000, 0],
+    ];
+    for (const [copies, share] of table) expect(judgeSaving(facts({ copies })).share, `${copies}`).toBeCloseTo(share);
+    expect(judgeSaving(facts({ copies: 675 })).reason).toBe(
+      "saving is behind: 675 outputs wait to be saved, at 60 a minute, files are kept for 1 h, and at most 900 may wait",
+    );
+    expect(judgeSaving(facts({ perMinute: null })), "a cold system buys").toEqual({ share: 1, reason: null });
+  });
+
+  test("is never on where the backlog alone would need more than half of the time that files are kept", () => {
+    fc.assert(
+      fc.property(anyFacts, (given) => {
+        const { share } = judgeSaving(given);
+        const { copies, perMinute, filesKeptMs } = given;
+        if (share === 0 || perMinute === null || copies <= 100) return;
+        expect(copies / perMinute).toBeLessThan(filesKeptMs / MINUTE / 2);
+      }),
+    );
+  });
+
+  test("a longer backlog never feeds more, and whoever feeds less says why", () => {
+    fc.assert(
+      fc.property(anyFacts, fc.nat(10_000), (given, more) => {
+        const { share, reason } = judgeSaving(given);
+        expect(judgeSaving({ ...given, copies: given.copies + more }).share).toBeLessThanOrEqual(share);
+        expect(share).toBeGreaterThanOrEqual(0);
+        expect(share).toBeLessThanOrEqual(1);
+        expect(reason === null).toBe(share === 1);
+      }),
+    );
+  });
+
+  test("a rate that stands at nothing leaves room to show that it doesn't", () => {
+    expect(savingBound(0, HOUR)).toBe(100);
+    expect(judgeSaving(facts({ copies: 20, perMinute: 0 })).share).toBe(1);
+  });
+
+  test("what is fed is no more than there is room for, and something where the share isn't nothing", () => {
+    fc.assert(
+      fc.property(
+        room,
+        fc.integer({ min: 0, max: 100 }).map((percent) => percent / 100),
+        fc.integer({ min: 1, max: 6_000 }),
+        (free, share, rate) => {
+          const fed = roomWhileSaving(free, share, rate);
+          expect(fed).toBeLessThanOrEqual(free);
+          if (share > 0 && free > 0) expect(fed).toBeGreaterThan(0);
+          if (share < 1) expect(fed).toBeLessThanOrEqual(Math.ceil((share * rate) / 60));
+        },
+      ),
     );
   });
 });

@@ -2,6 +2,7 @@
 
 import { describe, expect } from "vitest";
 import { itemId, REDIS_KEYS } from "../../src/core/naming.ts";
+import { MINUTE, SECOND } from "../../src/core/time.ts";
 import { bearer, KEYS, type Served, test, WITH_KEYS } from "../server/serving.ts";
 import { ACCOUNT } from "../support/stages.ts";
 import { basic, end, PNG, page, press, refOf, run, step, submit } from "./place.ts";
@@ -124,6 +125,20 @@ describe("what it shows", () => {
     expect(text).toContain(
       "Account replicate can't be opened on this Redis: batch.json is damaged. Until then nothing",
     );
+  });
+
+  test("why buying waits for saving, and how long the oldest unsaved output can still be had", async ({ serve }) => {
+    const served = await serve();
+    const batch = await mixed(served);
+    const { ledger } = served.services;
+    await ledger.noteHeld(ACCOUNT, "the bucket takes no files: the disk is full; make room there");
+    await ledger.noteUnsaved(refOf(batch, 2), Date.now() + 41 * MINUTE - SECOND);
+    const { text } = await page(served.app, `/batches/${batch}`);
+    expect(text).toContain(
+      "Buying waits for saving. The bucket takes no files: the disk is full; make room there. It goes on by itself.",
+    );
+    expect(text).toContain("Time left – the bucket takes no files: the disk is full; make room there");
+    expect(text).toContain("1 being copied oldest unsaved expires in 41 min");
   });
 
   test("an account that is paused is told as such, with what to type", async ({ serve }) => {

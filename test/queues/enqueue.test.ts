@@ -151,13 +151,79 @@ describe("the order", () => {
     const { queues } = line;
     const expiries = [40, 5, 90, 20, 60].map((minutes) => NOON + minutes * MINUTE);
     for (const [index, expiresAtMs] of expiries.entries()) await queues.copy(refOf(index), expiresAtMs);
-    expect(await queues.savingBacklog()).toBe(5);
+    expect(await queues.savingBacklog()).toEqual({ copies: 5, records: 0 });
     const ran: number[] = [];
     work(line, one(copyQueue), async ({ expiresAtMs }) => {
       ran.push((expiresAtMs - NOON) / MINUTE);
       return DONE;
     });
     await expect.poll(() => ran).toEqual([5, 20, 40, 60, 90]);
+  });
+
+  test("of copies that wait, or failed, is that of their expiry again when their turn comes", async ({ line }) => {
+    await line.clear();
+    const { queues } = line;
+    const minutes = [40, 5, 90, 20, 60];
+    const seen: string[] = [];
+    const ran: number[] = [];
+    for (const [index, minute] of minutes.entries()) await queues.copy(refOf(index), NOON + minute * MINUTE);
+    const mayEnd = { now: false };
+    const consumer = consume(
+      one(copyQueue),
+      async ({ index, expiresAtMs }) => {
+        const minute = (expiresAtMs - NOON) / MINUTE;
+        if (mayEnd.now) {
+          ran.push(minute);
+          return DONE;
+        }
+        seen.push(String(minute));
+        if (index % 2 === 0) throw new Error("a host that breaks");
+        return { kind: "snooze", untilMs: Date.now() + 500 };
+      },
+      { redis: line.redis, log },
+    );
+    await expect.poll(() => seen.length).toBeGreaterThanOrEqual(minutes.length);
+    await consumer.close();
+    mayEnd.now = true;
+    // All are due again before anybody takes one.
+    const reader = new Queue(copyQueue.name, { connection: line.redis });
+    onTestFinished(() => reader.close());
+    for (const job of await reader.getDelayed(0, 10)) await job.promote();
+    work(line, one(copyQueue), async ({ expiresAtMs }) => {
+      ran.push((expiresAtMs - NOON) / MINUTE);
+      return DONE;
+    });
+    await expect.poll(() => ran).toEqual([5, 20, 40, 60, 90]);
+  });
+
+  test("of copies that a dead worker held: before all others", async ({ line }) => {
+    await line.clear();
+    const { queues } = line;
+    await queues.copy(refOf(0), NOON + 90 * MINUTE);
+    const dead = new Worker(copyQueue.name, null, {
+      connection: line.redis,
+      lockDuration: 100,
+      skipStalledCheck: true,
+      skipLockRenewal: true,
+    });
+    expect((await dead.getNextJob("a token"))?.id).toBe(errandId(refOf(0)));
+    await dead.close(true);
+    const later = [40, 5].map((minute) => NOON + minute * MINUTE);
+    for (const [n, expiresAtMs] of later.entries()) await queues.copy(refOf(n + 1), expiresAtMs);
+    const ran: number[] = [];
+    let release = (): void => {};
+    const held = new Promise<void>((resolve) => (release = resolve));
+    work(line, one(copyQueue), async ({ expiresAtMs }) => {
+      ran.push((expiresAtMs - NOON) / MINUTE);
+      if (ran.length === 1) await held;
+      return DONE;
+    });
+    // While the nearest is being copied, the lost one comes back to the head of the line.
+    const reader = new Queue(copyQueue.name, { connection: line.redis });
+    onTestFinished(() => reader.close());
+    await expect.poll(() => reader.getWaitingCount(), { timeout: 15_000 }).toBe(1);
+    release();
+    await expect.poll(() => ran).toEqual([5, 90, 40]);
   });
 });
 

@@ -433,7 +433,8 @@ async function keep(world: RaceWorld): Promise<void> {
       readItem: ledger.readItem,
       touch: ledger.touch,
       close: ledger.close,
-      revive: (ref, errand, fields) => giveErrand(ref, errand, fields, { bucket, ledger, queues }),
+      revive: (ref, errand, fields) =>
+        giveErrand(ref, errand, fields, { bucket, ledger, queues, filesKeptMs: () => HOUR }),
       reviveErrands: async () => undefined,
       unfinishedBatches: ledger.unfinishedBatches,
       standing: ledger.standing,

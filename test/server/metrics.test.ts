@@ -2,8 +2,11 @@
 
 import { expect } from "vitest";
 import { openGate } from "../../src/batches/account-gate.ts";
+import { afterFailure } from "../../src/core/breaking.ts";
+import type { AttemptRef } from "../../src/core/naming.ts";
+import { predictionId } from "../../src/core/prediction.ts";
 import { HOUR, MINUTE } from "../../src/core/time.ts";
-import { ACCOUNT } from "../support/stages.ts";
+import { ACCOUNT, openAccount } from "../support/stages.ts";
 import { bearer, KEYS, post, rows, test, WITH_KEYS } from "./serving.ts";
 
 const LOW_CREDIT =
@@ -36,6 +39,11 @@ test("the accounts' rates, refusals, breakers, items, requests, webhooks and swe
   await ledger.countWebhook(ACCOUNT, "late");
   await ledger.noteSweep(ACCOUNT, Date.now(), HOUR);
   await ledger.noteSwept(ACCOUNT, { untilMs: Date.now() + MINUTE, toAgeMs: HOUR, pauseMs: 5_000, pages: 3 }, 7);
+  await ledger.noteHeld(ACCOUNT, "saving is behind");
+  await ledger.addSaves(Math.floor(Date.now() / MINUTE), { saved: 10, busyMs: 16_000, slots: 16 });
+  for (let n = 0; n < 5; n++) {
+    await ledger.changeBucketBreaker((before) => afterFailure(before, "full disk", Date.now()));
+  }
   for (let n = 0; n < 10; n++) await ledger.learnRun(ACCOUNT, 'a/"b"', 400, Date.now());
   for (let n = 0; n < 9; n++) await ledger.learnRun(ACCOUNT, "a/rare", 400, Date.now());
 
@@ -72,6 +80,35 @@ test("the accounts' rates, refusals, breakers, items, requests, webhooks and swe
   expect(at("outlast_run_seconds", String.raw`model="a/\"b\"",quantile="0.5"`)).toBe(0.4);
   expect(at("outlast_runs", 'model="a/rare"'), "too few to know").toBeUndefined();
   expect(told.get("outlast_saving_backlog")).toBe(0);
+  expect(told.get("outlast_saves_per_minute")).toBe(600);
+  expect(told.get("outlast_bucket_breaker_state")).toBe(2);
+  expect(at("outlast_feed_held")).toBe(1);
+  expect(at("outlast_oldest_unsaved_expiry_timestamp_seconds"), "all is saved").toBeUndefined();
+});
+
+test("the output that expires first, unsaved, is told, and no more once it is saved", async ({ serve }) => {
+  const { app, services } = await serve();
+  const { ledger } = services;
+  const batch = await post(app, rows(3));
+  const boughtAtMs = Date.now() - MINUTE;
+  await openAccount(ledger);
+  const refs = [0, 1].map((index): AttemptRef => ({ account: ACCOUNT, batch, index, attempt: 1 }));
+  for (const ref of refs) {
+    await ledger.move(ref, "claim", { nowMs: boughtAtMs, nonce: "n" });
+    await ledger.move(ref, "bind", { nowMs: boughtAtMs, predictionId: predictionId(`p${ref.index}`) });
+    await ledger.noteUnsaved(ref, boughtAtMs); // it isn't to be copied yet
+    await ledger.move(ref, "succeed", { nowMs: boughtAtMs });
+    await ledger.noteUnsaved(ref, boughtAtMs + HOUR - ref.index * MINUTE);
+  }
+  const told = async (name: string) =>
+    samples((await app.inject({ url: "/metrics" })).body).get(`outlast_oldest_unsaved_${name}{account="replicate"}`);
+  expect(await told("expiry_timestamp_seconds")).toBe((boughtAtMs + HOUR - MINUTE) / 1_000);
+  expect(await told("timestamp_seconds")).toBe(boughtAtMs / 1_000);
+  await ledger.move(refs[1] as AttemptRef, "finishCopy", { nowMs: Date.now() });
+  expect(await told("expiry_timestamp_seconds")).toBe((boughtAtMs + HOUR) / 1_000);
+  await ledger.move(refs[0] as AttemptRef, "finishCopy", { nowMs: Date.now() });
+  await ledger.noteUnsaved(refs[0] as AttemptRef, boughtAtMs); // too late
+  expect(await told("expiry_timestamp_seconds")).toBeUndefined();
 });
 
 test("an account that nobody has worked for is told without rates", async ({ serve }) => {

@@ -4,9 +4,11 @@ import { countInFlight } from "../../src/batches/count-in-flight.ts";
 import { deferPolls } from "../../src/batches/defer-polls.ts";
 import { openExpectations } from "../../src/batches/expect-runs.ts";
 import { placeItems } from "../../src/batches/place-items.ts";
+import { readSaving } from "../../src/batches/read-saving.ts";
 import { readEnding } from "../../src/bucket/endings.ts";
 import { readEarlierAttempts, readReceipt, writeReceipt } from "../../src/bucket/records.ts";
 import { noteWindow } from "../../src/bucket/window-notes.ts";
+import { OUTPUT_LIFETIME_MS } from "../../src/core/polling.ts";
 import type { FeedDeps } from "../../workers/feed-batches.ts";
 import type { RecordDeps } from "../../workers/record-metrics.ts";
 import type { WakeDeps } from "../../workers/wake-by-list.ts";
@@ -20,7 +22,8 @@ export function feedEffects({ bucket, ledger, queues, clock }: Line, createsPerM
     reopen: async () => undefined,
     pausedReason: ledger.pausedReason,
     createBacklog: queues.createBacklog,
-    savingBacklog: queues.savingBacklog,
+    savingFacts: () => readSaving({ ledger, queues, clock }, OUTPUT_LIFETIME_MS),
+    noteHeld: ledger.noteHeld,
     unfedBatches: ledger.unfedBatches,
     standing: ledger.standing,
     returnedRows: ledger.returnedRows,

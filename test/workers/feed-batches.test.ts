@@ -1,5 +1,5 @@
 import { describe, expect } from "vitest";
-import { createQueueDepth } from "../../src/core/feeding.ts";
+import { createQueueDepth, type SavingFacts } from "../../src/core/feeding.ts";
 import { type AttemptRef, type BatchId, parseErrandId, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
 import { HOUR, SECOND } from "../../src/core/time.ts";
@@ -14,6 +14,9 @@ const RATE = 60;
 const DEPTH = createQueueDepth(RATE);
 
 const depsOf = (line: Line, createsPerMinute = RATE): FeedDeps => feedEffects(line, createsPerMinute);
+
+/** More outputs wait than can be saved in their hour. */
+const behind: SavingFacts = { copies: 5_000, records: 0, perMinute: 60, filesKeptMs: HOUR, bucketDown: null };
 
 const run = (line: Line, deps = depsOf(line)) => feedBatches({ account: ACCOUNT }, deps);
 const inputs = (count: number) => Array.from({ length: count }, (_, n) => ({ prompt: `input ${n}` }));
@@ -106,10 +109,32 @@ test("nothing is fed while the account is paused, or while saving lags behind", 
   expect(await run(line)).toEqual({ kind: "snooze", untilMs: NOON + SECOND });
   expect((await fed(line)).size).toBe(0);
   await line.ledger.resumeAccount(ACCOUNT);
-  await run(line, { ...depsOf(line), savingBacklog: async () => 5_000 });
+  await run(line, { ...depsOf(line), savingFacts: async () => behind });
   expect((await fed(line)).size).toBe(0);
+  expect((await line.ledger.accountHolds(ACCOUNT)).held).toMatch(/saving is behind: 5,000 outputs wait/);
   await run(line);
   expect((await fed(line)).size).toBe(1);
+  expect((await line.ledger.accountHolds(ACCOUNT)).held).toBeNull();
+});
+
+test("feeding slows where saving falls behind, and stops while the bucket is down", async ({ line }) => {
+  await line.clear();
+  const batch = await line.submit(inputs(50));
+  const facts = (changed: Partial<SavingFacts>): FeedDeps => ({
+    ...depsOf(line, 1_200),
+    savingFacts: async () => ({ ...behind, copies: 0, ...changed }),
+  });
+  await run(line, facts({ bucketDown: "it is away" }));
+  expect((await fed(line)).size).toBe(0);
+  expect((await line.ledger.accountHolds(ACCOUNT)).held).toBe("the bucket takes no files: it is away");
+  // At 60 saves a minute and an hour to do it in 900 may wait; at three quarters of that half a second's worth is fed.
+  await run(line, facts({ copies: 675 }));
+  expect((await fed(line)).get(batch)).toHaveLength(10);
+  await run(line, facts({ records: 1_000 }));
+  expect((await fed(line)).get(batch)).toHaveLength(10);
+  expect((await line.ledger.accountHolds(ACCOUNT)).held).toMatch(/1,000 receipts wait/);
+  await run(line, facts({}));
+  expect((await fed(line)).get(batch)).toHaveLength(50);
 });
 
 test("rows that were handed back are given out again, before fresh ones", async ({ line }) => {
@@ -267,7 +292,7 @@ describe("a canceled batch", () => {
     const other = await line.submit(inputs(3), "other");
     await line.ledger.pauseAccount(ACCOUNT, "credit");
     await cancel(line, batch);
-    await run(line, { ...depsOf(line), savingBacklog: async () => 5_000 });
+    await run(line, { ...depsOf(line), savingFacts: async () => behind });
     expect(await countsOf(line, batch)).toMatchObject({ waiting: 0, canceled: 5 });
     expect(await finishes(line)).toEqual([batch]);
     expect(await countsOf(line, other), "the other one waits").toMatchObject({ waiting: 3 });
