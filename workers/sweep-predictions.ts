@@ -33,7 +33,8 @@ export async function sweepPredictions(deps: SweepDeps, signal: AbortSignal): Pr
   if (deps.provider.list === undefined) return { kind: "snooze", untilMs: clock() + RESOLVE_EVERY_MS };
 
   await deps.noteSweep(deps.account, clock(), deps.policy.horizonMs);
-  const wakeAtMs = (await wakeByList(deps, memory, signal)) + clock();
+  const startedAtMs = clock();
+  const wakeAtMs = startedAtMs + (await wakeByList(deps, memory, signal));
   if (clock() >= memory.resolveAtMs) {
     await resolveByList(deps, signal);
     memory.resolveAtMs = clock() + RESOLVE_EVERY_MS;
