@@ -159,7 +159,7 @@ describe("the emulator's own sender", () => {
     await counted(world, { woken: 1 });
     expect(world.emulator.books().webhooks).toMatchObject({ sent: 1, delivered: 1, tries: 1 });
     expect(await follows(world)).toMatchObject([{ id: errandId(world.ref()), state: "waiting" }]);
-    expect(await itemOf(world)).toMatchObject({ state: "running", fields: { prediction_id: id, wake: "1" } });
+    expect(await itemOf(world)).toMatchObject({ state: "running", fields: { prediction_id: id, wake: "webhook" } });
   });
 
   test("binds what nobody knows the prediction of, five times told: once", async ({ open }) => {
