@@ -20,10 +20,10 @@ export type SweepDeps = ResolveDeps &
   };
 
 /** What a process remembers from sweep to sweep; the next one begins anew. */
-export type SweepMemory = WakeMemory & { resolveAtMs: number };
+export type SweepMemory = WakeMemory & { wakeAtMs: number; resolveAtMs: number };
 
 export function sweepMemory(): SweepMemory {
-  return { ...NOTHING_SEEN, resolveAtMs: 0 };
+  return { ...NOTHING_SEEN, wakeAtMs: 0, resolveAtMs: 0 };
 }
 
 const RESOLVE_EVERY_MS = 15 * SECOND;
@@ -33,10 +33,11 @@ export async function sweepPredictions(deps: SweepDeps, signal: AbortSignal): Pr
   if (deps.provider.list === undefined) return { kind: "snooze", untilMs: clock() + RESOLVE_EVERY_MS };
 
   await deps.noteSweep(deps.account, clock(), deps.policy.horizonMs);
-  const wakeAtMs = (await wakeByList(deps, memory, signal)) + clock();
+  const startedAtMs = clock();
+  if (startedAtMs >= memory.wakeAtMs) memory.wakeAtMs = startedAtMs + (await wakeByList(deps, memory, signal));
   if (clock() >= memory.resolveAtMs) {
     await resolveByList(deps, signal);
     memory.resolveAtMs = clock() + RESOLVE_EVERY_MS;
   }
-  return { kind: "snooze", untilMs: Math.max(Math.min(wakeAtMs, memory.resolveAtMs), clock() + 1) };
+  return { kind: "snooze", untilMs: Math.max(Math.min(memory.wakeAtMs, memory.resolveAtMs), clock() + 1) };
 }

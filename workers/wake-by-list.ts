@@ -67,13 +67,15 @@ const CLOCKS_MS = 3 * SECOND;
 /** So long after the last create that asked for one, webhooks are still expected. */
 const TOLD_LATELY_MS = 5 * MINUTE;
 
-/** Answers how long to pause until the next. */
+/** Answers when the next one is to begin: so long after this one did. */
 export async function wakeByList(deps: WakeDeps, memory: WakeMemory, signal: AbortSignal): Promise<number> {
   const { account } = deps;
   const startedAtMs = deps.clock();
   const { learned, toldAtMs } = await deps.known();
   const ages = sweptAges(learned);
-  const inFlight = await deps.inFlight(account, startedAtMs - ages.toMs, startedAtMs - ages.fromMs);
+  // Rather some too many: else it stops before it has seen the oldest, which are the next to end.
+  const youngestMs = startedAtMs - Math.max(ages.fromMs - 2 * CLOCKS_MS, 0);
+  const inFlight = await deps.inFlight(account, startedAtMs - ages.toMs - CLOCKS_MS, youngestMs);
   if (inFlight === 0) {
     // Whatever is bought next will be swept.
     if (!memory.failing) await note(deps, { pauseMs: IDLE_MS, pages: 0, toAgeMs: ages.toMs }, 0);

@@ -15,9 +15,12 @@ export type SweptAges = { readonly fromMs: number; readonly toMs: number };
 /** A tenth of an account's reads; cancels and audits have another, polls the rest. */
 const SHARE_OF_READS = 0.1;
 /** Pages for each prediction that ends: nearly all there is to know by, or a second net below the webhooks. */
-const PAGES_PER_END = { alone: 0.3, besideWebhooks: 0.04 };
+const PAGES_PER_END = { alone: 0.25, besideWebhooks: 0.04 };
 const SHORTEST_MS = SECOND;
 const LONGEST_MS = 15 * SECOND;
+/** A sweep of very many pages would cost too much so often: each puts the next one off by so much, up to the longest of all. */
+const LONGEST_BY_PAGE_MS = SECOND / 4;
+const LONGEST_OF_ALL_MS = 30 * SECOND;
 /** Reaching further costs little, since reading stops where nothing more can be found. */
 const COLD_REACH_MS = 10 * MINUTE;
 const SHORTEST_REACH_MS = 30 * SECOND;
@@ -43,7 +46,7 @@ export function sweptAges({ all, byModel }: LearnedRuns): SweptAges {
 
 /** Pages of one sweep, at most: what the share allows in the longest pause. */
 export function pagesAtMost(readsPerMinute: number): number {
-  return Math.max(Math.floor((readsPerMinute * SHARE_OF_READS * LONGEST_MS) / MINUTE), 1);
+  return Math.max(Math.floor((readsPerMinute * SHARE_OF_READS * LONGEST_OF_ALL_MS) / MINUTE), 1);
 }
 
 export type SweepLoad = {
@@ -57,12 +60,13 @@ export type SweepLoad = {
   readonly readsPerMinute: number;
 };
 
-/** The pause until the next sweep: shorter for more in flight and for quicker models, and within the budget. */
+/** From the start of a sweep to the next one's: shorter for more in flight and for quicker models, and within the budget. */
 export function sweepPauseMs({ inFlight, pages, learned, besideWebhooks, readsPerMinute }: SweepLoad): number {
   const { medianMs } = learned.all ?? COLD_RUN_TIMES;
   const paysMs = (pages * medianMs) / (inFlight * PAGES_PER_END[besideWebhooks ? "besideWebhooks" : "alone"]);
   // Few in flight cost little either way, and are to be known of before their own polls would have asked.
-  const longestMs = besideWebhooks ? LONGEST_MS : Math.min(LONGEST_MS, medianMs / 2);
+  const manyMs = Math.min(Math.max(pages * LONGEST_BY_PAGE_MS, LONGEST_MS), LONGEST_OF_ALL_MS);
+  const longestMs = besideWebhooks ? manyMs : Math.min(manyMs, medianMs / 2);
   const wantedMs = Math.max(Math.min(paysMs, longestMs), SHORTEST_MS);
   return Math.ceil(Math.max(wantedMs, (pages * MINUTE) / (readsPerMinute * SHARE_OF_READS)));
 }

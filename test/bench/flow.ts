@@ -3,7 +3,7 @@
  *
  * Replicate's limits hold some 3,000 predictions in flight where half of the runs take five minutes: 530 creates and 3,000
  * reads a minute. Here all of that is quicker by one factor, runs and both limits, which the emulator enforces. After
- * twice the median as many end as begin, and then it is watched for a while; the rest isn't waited for.
+ * three times the median as many end as begin, and then it is watched for a while; the rest isn't waited for.
  */
 
 import { asked, mostAMinute, percentile, readsIn } from "./asked.ts";
@@ -43,7 +43,7 @@ const LOOK_MS = 250;
 
 export async function measureFlow({ short, signal }: BenchOptions): Promise<void> {
   const { factor, medianMs, createsPerMinute, readsPerMinute, watchedMs } = short ? SHORT : FULL;
-  const fillMs = 2 * medianMs;
+  const fillMs = 3 * medianMs;
   await using system = await startSystem({
     emulator: { seed: "flow", createsPerMinute, readsPerMinute, runMs: { medianMs, spread: 0.5 } },
     env: { OUTLAST_CREATES_PER_MINUTE: String(createsPerMinute), OUTLAST_READS_PER_MINUTE: String(readsPerMinute) },

@@ -160,7 +160,7 @@ describe("the emulator's own sender", () => {
     // Its sender has the answer a moment after it was counted.
     await expect.poll(() => world.emulator.books().webhooks).toMatchObject({ sent: 1, delivered: 1, tries: 1 });
     expect(await follows(world)).toMatchObject([{ id: errandId(world.ref()), state: "waiting" }]);
-    expect(await itemOf(world)).toMatchObject({ state: "running", fields: { prediction_id: id, wake: "1" } });
+    expect(await itemOf(world)).toMatchObject({ state: "running", fields: { prediction_id: id, wake: "webhook" } });
   });
 
   test("binds what nobody knows the prediction of, five times told: once", async ({ open }) => {

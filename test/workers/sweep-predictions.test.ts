@@ -309,6 +309,27 @@ describe("a sweep", () => {
     expect(told).toEqual([]);
   });
 
+  test("comes as often as each of its two ends wants it, and no more often for the other", async ({ line }) => {
+    const world = await open(line);
+    await line.ledger.move(ref(world, 0), "claim", { nowMs: NOON, nonce: "n" });
+    const id = predictionId("runs");
+    await line.ledger.move(ref(world, 0), "bind", { nowMs: NOON, nonce: "n", predictionId: id });
+    await line.queues.follow(ref(world, 0), { id, startedAtMs: NOON, deadlineAtMs: null }, HOUR);
+    for (let runs = 0; runs < 10; runs++) await line.ledger.learnRun(ACCOUNT, "a/b", 20 * SECOND, NOON);
+    line.clock.forward(15 * SECOND);
+    const memory = sweepMemory();
+    const askedAfter = async (ms: number): Promise<number> => {
+      line.clock.forward(ms);
+      const before = world.asked.length;
+      await sweep(world, { memory });
+      return world.asked.length - before;
+    };
+    // Half of the runs take 20 s: what has ended is looked for every ten. Nothing is unclear, so the other asks nothing.
+    const seen = [];
+    for (let run = 0; run < 5; run++) seen.push(await askedAfter(run === 0 ? 0 : 6 * SECOND));
+    expect(seen).toEqual([1, 0, 1, 0, 1]);
+  });
+
   test("isn't made where nothing is unclear, or the provider has no list", async ({ line }) => {
     const world = await open(line);
     await sweep(world);

@@ -140,13 +140,27 @@ describe("a sweep", () => {
     expect(world.asked).toEqual([{}]);
   });
 
+  test("sees the oldest of what is in flight, though it shows some that hadn't to be looked for yet", async ({
+    line,
+  }) => {
+    const young = await open(line, 4, 2 * SECOND);
+    const old = young.refs[0] as AttemptRef;
+    await learn(line, 6 * SECOND);
+    await wake({ ...young, shown: [] }); // tells the provider's clock
+    await line.ledger.touch(old, Date.now() - 10 * SECOND);
+    for (const index of [1, 2, 3]) show(young, "processing", index);
+    young.shown.push({ id: id(0), status: "succeeded", atMs: Date.now() - 10 * SECOND });
+    await wake(young);
+    expect(await woken(young)).toEqual([0]);
+  });
+
   test("reads no more than its share of the account's reads, and says how far it came", async ({ line }) => {
     const world = await open(line, 5, 30 * SECOND);
     show(world, "processing", 0, 1, 2, 3, 4);
-    const readsPerMinute = 80;
+    const readsPerMinute = 40;
     expect(pagesAtMost(readsPerMinute)).toBe(2);
-    expect(await wake(world, { readsPerMinute: async () => readsPerMinute }), "two pages of eight a minute").toBe(
-      15 * SECOND,
+    expect(await wake(world, { readsPerMinute: async () => readsPerMinute }), "two pages of four a minute").toBe(
+      30 * SECOND,
     );
     expect(world.asked).toHaveLength(2);
     const { toAgeMs } = await cover(world);
