@@ -22,7 +22,6 @@ import {
   INCOMPLETE_FOR_MS,
   INCOMPLETE_PAUSE_MS,
   nextPoll,
-  OUTPUT_LIFETIME_MS,
   type PollKind,
   type PollPolicy,
   pollKind,
@@ -50,6 +49,8 @@ export type FollowDeps = {
   readonly incompleteSince: (ref: AttemptRef) => Promise<number>;
   readonly keepEnding: (ref: AttemptRef, ending: Ending) => Promise<string>;
   readonly enqueueCopy: (ref: AttemptRef, expiresAtMs: number) => Promise<void>;
+  /** So long after its creation the provider keeps a prediction's files. */
+  readonly filesKeptMs: number;
   readonly enqueueRecord: (ref: AttemptRef) => Promise<void>;
   readonly pauseAccount: (reason: string) => Promise<void>;
   /** When to expect the end of a prediction, and whether something else tells of it. `model`: null where it isn't known. */
@@ -179,7 +180,7 @@ async function copyOn(
   if (moved.answer === "lost") return DONE;
   if (wasRun(prediction)) await learn(prediction, moved, deps);
   const createdAtMs = prediction.createdAt === null ? Number.NaN : Date.parse(prediction.createdAt);
-  await deps.enqueueCopy(errand, (Number.isNaN(createdAtMs) ? errand.startedAtMs : createdAtMs) + OUTPUT_LIFETIME_MS);
+  await deps.enqueueCopy(errand, (Number.isNaN(createdAtMs) ? errand.startedAtMs : createdAtMs) + deps.filesKeptMs);
   return DONE;
 }
 

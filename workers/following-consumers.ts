@@ -48,11 +48,10 @@ export function follow(services: Services, account: Account, log: Logger): Consu
     incompleteSince: (ref) => ledger.incompleteSince(ref, Date.now()),
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
     async enqueueCopy(ref, expiresAtMs) {
-      // What is handed over counts by the usual hour.
-      const accountsMs = expiresAtMs + account.filesKeptMs - OUTPUT_LIFETIME_MS;
-      await ledger.noteUnsaved(ref, accountsMs);
-      await queues.copy(ref, accountsMs);
+      await ledger.noteUnsaved(ref, expiresAtMs);
+      await queues.copy(ref, expiresAtMs);
     },
+    filesKeptMs: account.filesKeptMs,
     enqueueRecord: queues.record,
     pauseAccount: (reason) =>
       pauseAccount(account.name, reason, { ledger, tell: (fields, message) => log.error(fields, message) }),

@@ -80,7 +80,10 @@ export function effectiveRate(pace: Pace, nowMs: number): Rate {
   const { perMinute, toleratesBurst } = pace;
   const tier = tierAt(pace, nowMs);
   if (tier !== null) {
-    return { perMinute: Math.min(tier.perMinute, perMinute), toleratesBurst: toleratesBurst && tier.burst > 1 };
+    return {
+      perMinute: Math.min(tier.perMinute, regained(pace, nowMs), perMinute),
+      toleratesBurst: toleratesBurst && tier.burst > 1,
+    };
   }
   return { perMinute: Math.min(regained(pace, nowMs), tried(pace, nowMs), perMinute), toleratesBurst };
 }

@@ -135,6 +135,16 @@ describe("a tier of low credit", () => {
     expect(believed).toEqual([10, 20, 40, 60, 60]);
   });
 
+  test("refused while it holds, the rate is lower, and no lower when it is over", () => {
+    const told = { afterMs: 0, forMs: 0, said: LOW_CREDIT };
+    const refused = { afterMs: 6 * MINUTE, forMs: 0, said: PLAIN };
+    const { pace, nowMs } = play([told, refused, { ...refused, afterMs: 5 * SECOND }], { ...RATE, perMinute: 2 });
+    const held = perMinute(pace, NOW + 10 * MINUTE - 1);
+    expect(nowMs).toBeLessThan(NOW + 10 * MINUTE);
+    expect(held).toBeLessThan(2);
+    expect(perMinute(pace, NOW + 10 * MINUTE)).toBeGreaterThanOrEqual(held);
+  });
+
   test("told again while it holds changes nothing but when it was told", () => {
     const again = afterRefusal(told, { forMs: SECOND, said: LOW_CREDIT }, NOW + MINUTE);
     expect(again.tier).toEqual({ ...told.tier, toldAtMs: NOW + MINUTE });

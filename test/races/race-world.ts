@@ -465,6 +465,7 @@ function stageOf(world: RaceWorld, queueName: string, job: SeenJob, pace: Pace):
         incompleteSince: (ref) => ledger.incompleteSince(ref, clock()),
         keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
         enqueueCopy: queues.copy,
+        filesKeptMs: HOUR,
         enqueueRecord: queues.record,
         pauseAccount: async () => undefined,
         expect: openExpectations(ACCOUNT, { ledger, clock }).expect,

@@ -75,6 +75,7 @@ function depsOf({ line, answer, canceled, warnings, polls }: World): FollowDeps 
     incompleteSince: (ref) => line.ledger.incompleteSince(ref, line.clock()),
     keepEnding: (ref, ending) => keepEnding(line.bucket, ref, ending),
     enqueueCopy: line.queues.copy,
+    filesKeptMs: HOUR,
     enqueueRecord: line.queues.record,
     pauseAccount: async (reason) => {
       await line.ledger.pauseAccount(ACCOUNT, reason);
