@@ -15,7 +15,7 @@ export type SweptAges = { readonly fromMs: number; readonly toMs: number };
 /** A tenth of an account's reads; cancels and audits have another, polls the rest. */
 const SHARE_OF_READS = 0.1;
 /** Pages for each prediction that ends: nearly all there is to know by, or a second net below the webhooks. */
-const PAGES_PER_END = { alone: 0.25, besideWebhooks: 0.04 };
+const PAGES_PER_END = { alone: 0.22, besideWebhooks: 0.04 };
 const SHORTEST_MS = SECOND;
 const LONGEST_MS = 15 * SECOND;
 /** A sweep of very many pages would cost too much so often: each puts the next one off by so much, up to the longest of all. */

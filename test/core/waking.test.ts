@@ -37,19 +37,19 @@ test("how often the list is read, by what is in flight", () => {
   }
   expect(rows.join("\n")).toMatchInlineSnapshot(`
     "median   3 s,     1 in flight:  1.5 s, beside webhooks 15.0 s
-    median   3 s,    10 in flight:  1.2 s, beside webhooks  7.5 s
+    median   3 s,    10 in flight:  1.4 s, beside webhooks  7.5 s
     median   3 s,   100 in flight:  1.0 s, beside webhooks  1.0 s
     median   3 s,  3000 in flight:  6.0 s, beside webhooks  6.0 s
     median   3 s, 30000 in flight: 30.0 s, beside webhooks 30.0 s
     median   8 s,     1 in flight:  4.0 s, beside webhooks 15.0 s
-    median   8 s,    10 in flight:  3.2 s, beside webhooks 15.0 s
+    median   8 s,    10 in flight:  3.6 s, beside webhooks 15.0 s
     median   8 s,   100 in flight:  1.0 s, beside webhooks  2.0 s
     median   8 s,  3000 in flight:  6.0 s, beside webhooks  6.0 s
     median   8 s, 30000 in flight: 30.0 s, beside webhooks 30.0 s
     median 300 s,     1 in flight: 15.0 s, beside webhooks 15.0 s
     median 300 s,    10 in flight: 15.0 s, beside webhooks 15.0 s
-    median 300 s,   100 in flight: 12.0 s, beside webhooks 15.0 s
-    median 300 s,  3000 in flight: 12.0 s, beside webhooks 15.0 s
+    median 300 s,   100 in flight: 13.6 s, beside webhooks 15.0 s
+    median 300 s,  3000 in flight: 13.6 s, beside webhooks 15.0 s
     median 300 s, 30000 in flight: 30.0 s, beside webhooks 30.0 s"
   `);
 });
