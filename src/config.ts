@@ -85,6 +85,8 @@ export type Config = {
   readonly s3Endpoint: string | null;
   /** How S3 is to store what is written. */
   readonly objects: ObjectSettings;
+  /** Where others read what is kept, in place of the bucket's own address; null: they don't. */
+  readonly publicBucketUrl: string | null;
   /** Beside the providers' own delivery hosts. */
   readonly outputHosts: readonly string[];
   readonly host: string;
@@ -209,6 +211,7 @@ const environment = z.object({
   OUTLAST_S3_ENCRYPTION: parsed(parseEncryption).optional(),
   OUTLAST_S3_TAGS: parsed(parseTags).optional(),
   OUTLAST_S3_METADATA: parsed(parseMetadata).optional(),
+  OUTLAST_PUBLIC_BUCKET_URL: baseUrl.optional(),
   OUTLAST_REPLICATE_BASE_URL: baseUrl.default(DEFAULT_BASE_URLS.replicate),
   OUTLAST_COMETAPI_BASE_URL: baseUrl.default(DEFAULT_BASE_URLS.cometapi),
   OUTLAST_OUTPUT_HOSTS: checked((text) => listOf(text).forEach(parseHostRule)).optional(),
@@ -301,6 +304,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
       ...(settings.OUTLAST_S3_TAGS !== undefined && { tags: settings.OUTLAST_S3_TAGS }),
       ...(settings.OUTLAST_S3_METADATA !== undefined && { metadata: settings.OUTLAST_S3_METADATA }),
     },
+    publicBucketUrl: settings.OUTLAST_PUBLIC_BUCKET_URL ?? null,
     outputHosts: listOf(settings.OUTLAST_OUTPUT_HOSTS ?? ""),
     host: settings.OUTLAST_HOST,
     port: settings.OUTLAST_PORT,

@@ -4,7 +4,7 @@ import { randomUUID } from "node:crypto";
 import type { Logger } from "pino";
 import { type BucketGate, gatedBucket, openBucketGate } from "../src/batches/bucket-gate.ts";
 import { describePrediction } from "../src/batches/describe-prediction.ts";
-import { signedFileUrl } from "../src/batches/file-links.ts";
+import { publicFileUrl, signedFileUrl } from "../src/batches/file-links.ts";
 import { findItem } from "../src/batches/find-item.ts";
 import { isDataRemoved, type ReadAgainDeps } from "../src/batches/read-again.ts";
 import { openSavingPace, type SavingPace } from "../src/batches/saving-pace.ts";
@@ -14,6 +14,7 @@ import { type DownloadTimeouts, openDownloadAgent } from "../src/bucket/download
 import { keepEnding, readEnding } from "../src/bucket/endings.ts";
 import { type CopyThrough, NoLargeSlot, openLargeFiles } from "../src/bucket/large-files.ts";
 import { readEarlierAttempts, readReceipt, writeManifest, writeReceipt } from "../src/bucket/records.ts";
+import type { Config } from "../src/config.ts";
 import { errandId } from "../src/core/naming.ts";
 import type { StageOutcome } from "../src/core/outcome.ts";
 import { MINUTE } from "../src/core/time.ts";
@@ -43,6 +44,7 @@ const LAST_CALL_MS = 10 * MINUTE;
 /** What copying needs. */
 export type CopyServices = Pick<Services, "bucket" | "ledger" | "queues" | "redis" | "outputHosts"> & {
   readonly accounts: readonly CopyAccount[];
+  readonly config: Pick<Config, "publicBucketUrl">;
 };
 
 type CopyAccount = Pick<Account, "name" | "fileToken"> & {
@@ -54,6 +56,7 @@ export type CopyOptions = { readonly timeouts?: Partial<DownloadTimeouts>; reado
 
 export function copy(services: CopyServices, log: Logger, options: CopyOptions = {}): Consumer {
   const { ledger, queues, accounts, outputHosts } = services;
+  const { publicBucketUrl } = services.config;
   const { clock = Date.now, timeouts = {} } = options;
   const agent = openDownloadAgent({ hosts: outputHosts, timeouts });
   const gate = bucketGate(services, log);
@@ -77,12 +80,13 @@ export function copy(services: CopyServices, log: Logger, options: CopyOptions =
   };
   const copyFile =
     (through: CopyThrough): CopyDeps["copyFile"] =>
-    (ref, file, signal) => {
+    async (ref, file, signal) => {
       const access = known.get(ref.account)?.fileToken;
       const shown = access && { token: access.token, tokenHosts: access.hosts };
-      return through({ bucket, agent }, (ends) =>
+      const copied = await through({ bucket, agent }, (ends) =>
         copyOutput(ends.bucket, ref, file, { agent: ends.agent, maxBytes: MAX_OUTPUT_BYTES, ...shown }, signal),
       );
+      return publicBucketUrl === null ? copied : { ...copied, url: publicFileUrl(publicBucketUrl, copied.key) };
     };
   const copying: CopyStage = (errand, signal) => {
     const mayWait = clock() < errand.expiresAtMs - LAST_CALL_MS;

@@ -18,6 +18,11 @@ export function signedFileUrl(secret: Buffer, baseUrl: string, item: ItemId, key
   return `${baseUrl}/v1/files/${item}/${name}?expires=${expires}&signature=${signature}`;
 }
 
+/** Where a bucket that is public shows an object: `publicUrl` stands for the place of OUTLAST_BUCKET. */
+export function publicFileUrl(publicUrl: string, key: string): string {
+  return `${publicUrl}/${key.split("/").map(encodeURIComponent).join("/")}`;
+}
+
 /** `output-0.png`: an object's name within its item. */
 export function fileNameOf(key: string): string {
   return key.slice(key.lastIndexOf("/") + 1);

@@ -273,6 +273,7 @@ async function copyAll(
       queues,
       redis,
       outputHosts: [host],
+      config: { publicBucketUrl: null },
       accounts: [{ name: system.account.name, fileToken: { token: "a token", hosts: [] }, speak, gate: OPEN_GATE }],
     },
     pino({ level: "silent" }),

@@ -27,6 +27,7 @@ import { ACCOUNT, type Line, predictionOf, test } from "../support/stages.ts";
 
 const FILE_BYTES = 100_000;
 const ITEMS = 12;
+const PUBLIC_URL = "https://files.example/outputs";
 const JPEG = Buffer.alloc(FILE_BYTES, "x");
 JPEG.set([0xff, 0xd8, 0xff, 0xe0]);
 
@@ -80,7 +81,8 @@ async function startCopying(line: Line, bucket: Bucket) {
   const gate = { enter: async () => ({ waitMs: 0, leave: async () => undefined }), takeRead: async () => 0 };
   const speak = { get: async (id: string) => predictionOf(id, {}) };
   const accounts = [{ name: ACCOUNT, fileToken: { token: "t", hosts: [] }, speak, gate }];
-  const consumer = copy({ bucket, redis, ledger, queues, accounts, outputHosts: [parseHostRule(host)] }, log);
+  const config = { publicBucketUrl: PUBLIC_URL };
+  const consumer = copy({ bucket, redis, ledger, queues, accounts, config, outputHosts: [parseHostRule(host)] }, log);
   onTestFinished(() => consumer.close());
   const states = async () => {
     const items = await line.ledger.readStates(ACCOUNT, batch, 0, ITEMS);
@@ -119,6 +121,10 @@ async function expectHeldAndMended(line: Line, bucket: Bucket, why: RegExp, mend
   await feed(line);
   expect((await line.jobs(QUEUE_NAMES.create(ACCOUNT))).length).toBeGreaterThan(0);
   expect((await line.ledger.accountHolds(ACCOUNT)).held).toBeNull();
+  const { fields } = await line.ledger.readItem({ account: ACCOUNT, batch, index: 3 });
+  expect(fields.ending, "others read it there").toContain(
+    `"${PUBLIC_URL}/batches/${batch}/items/00000003/output-0.jpg"`,
+  );
   for await (const { key, bytes } of bucket.list(`batches/${batch}/items/`)) {
     if (key.endsWith(".jpg")) expect(bytes).toBe(FILE_BYTES);
   }
