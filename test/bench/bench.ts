@@ -1,7 +1,7 @@
 /**
  * Measures Outlast on the machine it runs on, and prints tables of numbers beside their goals:
  *
- *     npm run bench                     everything, about half an hour
+ *     npm run bench                     everything, more than an hour
  *     npm run bench -- pace memory      only these
  *     npm run bench -- follow/crowd     only this part of one
  *     npm run bench -- --short          smaller sizes, some minutes: a quick look, not a statement

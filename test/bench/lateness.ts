@@ -4,7 +4,7 @@ import { readReceipt } from "../../src/bucket/records.ts";
 import type { BatchId } from "../../src/core/naming.ts";
 import type { System } from "./system.ts";
 
-export type Ended = { readonly recordedAtMs: number; readonly lateMs: number };
+export type Ended = { readonly completedAtMs: number; readonly recordedAtMs: number; readonly lateMs: number };
 
 /** Of the items that have a receipt; nothing here was bought twice, or the books tell. */
 export async function endsOf({ services }: System, batch: BatchId, items: number): Promise<readonly Ended[]> {
@@ -12,8 +12,8 @@ export async function endsOf({ services }: System, batch: BatchId, items: number
   for (let index = 0; index < items; index++) {
     const receipt = await readReceipt(services.bucket, { batch, index, attempt: 1 });
     if (receipt?.completed_at == null) continue;
-    const recordedAtMs = Date.parse(receipt.recorded_at);
-    ends.push({ recordedAtMs, lateMs: recordedAtMs - Date.parse(receipt.completed_at) });
+    const [completedAtMs, recordedAtMs] = [Date.parse(receipt.completed_at), Date.parse(receipt.recorded_at)];
+    ends.push({ completedAtMs, recordedAtMs, lateMs: recordedAtMs - completedAtMs });
   }
   return ends;
 }
