@@ -52,12 +52,7 @@ export function admit(services: Services, log: Logger): Consumer {
 
 export function feed(services: Services, log: Logger): Consumer {
   const { bucket, ledger, queues, accounts } = services;
-  const pace = new Map(
-    accounts.map((account) => [
-      account.name,
-      { account, windowRows: windowRows(account.createsPerMinute, account.speak.list !== undefined) },
-    ]),
-  );
+  const known = new Map(accounts.map((account) => [account.name, account]));
   const deps: Omit<FeedDeps, "createsPerMinute" | "windowRows" | "reopen" | "savingFacts"> = {
     pausedReason: ledger.pausedReason,
     createBacklog: queues.createBacklog,
@@ -82,13 +77,14 @@ export function feed(services: Services, log: Logger): Consumer {
   return consume(
     feedQueue,
     async (errand, _signal) => {
-      const own = pace.get(errand.account);
-      if (own === undefined) throw new Error(`this worker has no account ${errand.account}; all must have the same`);
-      const { account, windowRows } = own;
+      const account = known.get(errand.account);
+      if (account === undefined)
+        throw new Error(`this worker has no account ${errand.account}; all must have the same`);
       const createsPerMinute = await account.gate.retune();
       return feedBatches(errand, {
         ...deps,
-        windowRows,
+        // By the rate that holds: one that was set, or reduced, since makes a window last as long as any.
+        windowRows: windowRows(createsPerMinute, account.speak.list !== undefined),
         createsPerMinute,
         reopen: () => reopen(services, account, log),
         savingFacts: () => readSaving({ ledger, queues, clock: Date.now }, account.filesKeptMs),

@@ -285,8 +285,13 @@ async function cancelUpstream(
   } catch (error) {
     if (!(error instanceof ProviderError || error instanceof ProviderAnswerError)) throw error;
     if (!(error instanceof ProviderError && error.kind === "not-sent")) deps.warn(String(error));
-    return { kind: "snooze", untilMs };
+    return { kind: "snooze", untilMs: notLate(untilMs, deps) };
   }
+}
+
+/** What couldn't be done is tried again sooner than a net may come, which relies on who tells of ends, and of ends alone. */
+function notLate(untilMs: number, { clock, policy }: FollowDeps): number {
+  return Math.min(untilMs, clock() + policy.longestPauseMs);
 }
 
 /** The poll that led to the cancel was. */

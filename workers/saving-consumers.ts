@@ -105,14 +105,14 @@ export function copy(services: CopyServices, log: Logger, options: CopyOptions =
 
 type CopyStage = (errand: CopyErrand, signal: AbortSignal) => Promise<StageOutcome>;
 
-/** A copy that waits for a large file's slot has done nothing. */
+/** A copy that waits for a large file's slot has done nothing; one that was refused, and waits, has saved nothing. */
 function measured(pace: SavingPace, stage: CopyStage): CopyStage {
   return async (errand, signal) => {
     const startMs = performance.now();
     const note = (saved: boolean) => pace.note(saved, performance.now() - startMs);
     try {
       const outcome = await stage(errand, signal);
-      note(true);
+      note(outcome.kind === "done");
       return outcome;
     } catch (error) {
       if (!(error instanceof NoLargeSlot)) note(false);

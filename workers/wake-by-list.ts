@@ -12,6 +12,7 @@
 
 import type { Deferral } from "../src/batches/defer-polls.ts";
 import { NoReadLeft } from "../src/batches/gated-provider.ts";
+import { UNTOUCHED_MS } from "../src/core/keeping.ts";
 import { type AccountName, type AttemptRef, errandId, parseErrandId } from "../src/core/naming.ts";
 import type { Waker } from "../src/core/polling.ts";
 import type { PredictionId } from "../src/core/prediction.ts";
@@ -75,8 +76,11 @@ export async function wakeByList(deps: WakeDeps, memory: WakeMemory, signal: Abo
   const ages = sweptAges(learned);
   // Rather some too many: else it stops before it has seen the oldest, which are the next to end.
   const youngestMs = startedAtMs - Math.max(ages.fromMs - 2 * CLOCKS_MS, 0);
-  const inFlight = await deps.inFlight(account, startedAtMs - ages.toMs - CLOCKS_MS, youngestMs);
-  if (inFlight === 0) {
+  const oldestMs = startedAtMs - ages.toMs - CLOCKS_MS;
+  const inFlight = await deps.inFlight(account, oldestMs, youngestMs);
+  // What stands for long is touched by the keeper, and doesn't show its age any more: then nothing is too young to count.
+  const sought = ages.toMs > UNTOUCHED_MS ? await deps.inFlight(account, oldestMs, startedAtMs) : inFlight;
+  if (sought === 0) {
     // Whatever is bought next will be swept.
     if (!memory.failing) await note(deps, { pauseMs: IDLE_MS, pages: 0, toAgeMs: ages.toMs }, 0);
     return IDLE_MS;
@@ -85,14 +89,14 @@ export async function wakeByList(deps: WakeDeps, memory: WakeMemory, signal: Abo
   const readsPerMinute = await deps.readsPerMinute();
   let swept: Swept;
   try {
-    swept = await sweep({ startedAtMs, ages, inFlight, maxPages: pagesAtMost(readsPerMinute) }, deps, memory, signal);
+    swept = await sweep({ startedAtMs, ages, sought, maxPages: pagesAtMost(readsPerMinute) }, deps, memory, signal);
   } catch (error) {
     return pauseAfter(error, deps, memory);
   }
   memory.failing = false;
   const { pages, woken, toAgeMs } = swept;
   const besideWebhooks = startedAtMs - toldAtMs < TOLD_LATELY_MS;
-  memory.pauseMs = sweepPauseMs({ inFlight, pages, learned, besideWebhooks, readsPerMinute });
+  memory.pauseMs = sweepPauseMs({ inFlight: Math.max(inFlight, 1), pages, learned, besideWebhooks, readsPerMinute });
   await note(deps, { pauseMs: memory.pauseMs, pages, toAgeMs }, woken);
   return memory.pauseMs;
 }
@@ -100,7 +104,8 @@ export async function wakeByList(deps: WakeDeps, memory: WakeMemory, signal: Abo
 type Sweep = {
   readonly startedAtMs: number;
   readonly ages: SweptAges;
-  readonly inFlight: number;
+  /** How many that run there are to be seen, at most. */
+  readonly sought: number;
   readonly maxPages: number;
 };
 
@@ -108,7 +113,7 @@ type Sweep = {
 type Swept = { readonly pages: number; readonly woken: number; readonly toAgeMs: number };
 
 async function sweep(
-  { startedAtMs, ages, inFlight, maxPages }: Sweep,
+  { startedAtMs, ages, sought, maxPages }: Sweep,
   deps: WakeDeps,
   memory: WakeMemory,
   signal: AbortSignal,
@@ -134,7 +139,7 @@ async function sweep(
     const lastMs = Date.parse(page.predictions.at(-1)?.createdAt ?? "") - (memory.offsetMs ?? 0);
     if (!Number.isNaN(lastMs)) oldestMs = Math.min(oldestMs, lastMs);
     next = page.next;
-    if (next === undefined || found >= inFlight) return { pages, woken, toAgeMs: ages.toMs };
+    if (next === undefined || found >= sought) return { pages, woken, toAgeMs: ages.toMs };
   }
   return soFar();
 }

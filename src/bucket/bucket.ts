@@ -14,6 +14,13 @@ export type ObjectInfo = {
   readonly contentType: string | null;
 };
 
+export type StreamOptions = {
+  readonly contentType: string;
+  readonly signal?: AbortSignal;
+  /** A prediction's output, which is read seldom: the settings may have a storage class for such. */
+  readonly isOutput?: boolean;
+};
+
 export interface Bucket {
   /** The address a person recognises: `s3://name/prefix` or `file:/absolute/folder`. */
   readonly url: string;
@@ -29,11 +36,7 @@ export interface Bucket {
    * the object isn't there (or is the old one) and the stream's error is thrown. Answers the SHA-256 of the object's bytes
    * as the store computed it itself, in hexadecimal; null where it tells none.
    */
-  putStream(
-    key: string,
-    body: Readable,
-    options: { readonly contentType: string; readonly signal?: AbortSignal },
-  ): Promise<{ readonly sha256: string | null }>;
+  putStream(key: string, body: Readable, options: StreamOptions): Promise<{ readonly sha256: string | null }>;
 
   /** Writes an object only if the key is free. Answers whether this call wrote it; of many racers exactly one does. */
   putOnce(key: string, body: Uint8Array | string, options: { readonly contentType: string }): Promise<boolean>;

@@ -4,7 +4,7 @@
  */
 
 export type ObjectSettings = {
-  /** Of output files alone: records are small, and read again. */
+  /** Of output files alone: inputs, records and results are read again. */
   readonly storageClass?: string;
   readonly encryption?: Encryption;
   readonly tags?: Pairs;

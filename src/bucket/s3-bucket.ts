@@ -32,7 +32,7 @@ import {
 } from "@aws-sdk/client-s3";
 import { Upload } from "@aws-sdk/lib-storage";
 import { MINUTE, SECOND } from "../core/time.ts";
-import { type Bucket, BucketError, type ObjectInfo } from "./bucket.ts";
+import { type Bucket, BucketError, type ObjectInfo, type StreamOptions } from "./bucket.ts";
 import { checkKey, checkPrefix, checkRange, keyFault } from "./keys.ts";
 import type { ObjectSettings } from "./object-settings.ts";
 import { namesNoKey, statusOf, translated, wasRefusedAsTaken } from "./s3-errors.ts";
@@ -168,11 +168,8 @@ class S3Bucket implements Bucket {
     }
   }
 
-  async putStream(
-    key: string,
-    body: Readable,
-    options: { readonly contentType: string; readonly signal?: AbortSignal },
-  ): Promise<{ readonly sha256: string | null }> {
+  async putStream(key: string, body: Readable, options: StreamOptions): Promise<{ readonly sha256: string | null }> {
+    const storageClass = options.isOutput === true ? this.#objects.storageClass : undefined;
     let sha256: string | null = null;
     await withBody(
       body,
@@ -183,7 +180,7 @@ class S3Bucket implements Bucket {
           ...this.#newObject(key),
           ContentType: options.contentType,
           ...this.#proof(),
-          ...(this.#objects.storageClass !== undefined && { StorageClass: this.#objects.storageClass as StorageClass }),
+          ...(storageClass !== undefined && { StorageClass: storageClass as StorageClass }),
         };
         if (rest === null) {
           const whole = new PutObjectCommand({ ...params, Body: Buffer.concat(chunks) });

@@ -37,6 +37,7 @@ export async function saveDownload(
     const stored = await bucket.putStream(key, Readable.from(measured(), { objectMode: false }), {
       contentType,
       signal,
+      isOutput: true,
     });
     const sha256 = hash.digest("hex");
     if (stored.sha256 !== null && stored.sha256 !== sha256) {

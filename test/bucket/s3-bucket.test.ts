@@ -288,7 +288,7 @@ const taking: Answering = (request, response) => {
   } else response.end();
 };
 
-test("what the settings say goes with everything that is written, and the storage class with files alone", async ({
+test("what the settings say goes with everything that is written, and the storage class with outputs alone", async ({
   fakeS3,
 }) => {
   const { endpoint, requests } = await fakeS3(taking);
@@ -302,12 +302,16 @@ test("what the settings say goes with everything that is written, and the storag
   });
   await bucket.put("a.txt", "some words", TEXT);
   await bucket.putOnce("b.txt", "some words", TEXT);
-  await bucket.putStream("c.bin", Readable.from([Buffer.from("some words")], { objectMode: false }), TEXT);
-  await bucket.putStream("d.bin", Readable.from([Buffer.alloc(9 * MEGABYTE)], { objectMode: false }), TEXT);
+  const small = () => Readable.from([Buffer.from("some words")], { objectMode: false });
+  await bucket.putStream("input-0.jsonl", small(), TEXT);
+  const output = { body: small(), contentType: "text/plain", extension: "txt", expectedBytes: null };
+  await saveDownload(bucket, "c.txt", output, new AbortController().signal);
+  const large = Readable.from([Buffer.alloc(9 * MEGABYTE)], { objectMode: false });
+  await bucket.putStream("d.bin", large, { ...TEXT, isOutput: true });
   await bucket.close();
 
   const written = requests.filter(({ url = "" }) => !/partNumber|uploadId/.test(url));
-  expect(written.map(({ method }) => method)).toEqual(["PUT", "PUT", "PUT", "POST"]);
+  expect(written.map(({ method }) => method)).toEqual(["PUT", "PUT", "PUT", "PUT", "POST"]);
   for (const { headers } of written) {
     expect(headers).toMatchObject({
       "x-amz-server-side-encryption": "aws:kms",
@@ -317,6 +321,7 @@ test("what the settings say goes with everything that is written, and the storag
     });
   }
   expect(written.map(({ headers }) => headers["x-amz-storage-class"])).toEqual([
+    undefined,
     undefined,
     undefined,
     "STANDARD_IA",

@@ -2,7 +2,9 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
+import { limitAccount } from "../../src/batches/limit-account.ts";
 import { reportAccount } from "../../src/batches/report-account.ts";
+import { readWindow } from "../../src/bucket/window-notes.ts";
 import { expectRightBytes, prompts, report, submit } from "../support/batch.ts";
 import { type Fleet, startFleet } from "../support/fleet.ts";
 import { startOutageProxy } from "../support/outage-proxy.ts";
@@ -35,6 +37,18 @@ test("a limit that is half of what we were told is found, and then kept by all w
   const { creates, requests } = await accountOf(fleet);
   expect(creates?.last_refusal?.said).toMatch(/throttled/i);
   expect(requests["create"]).toEqual({ ok: items, 429: after["429"] });
+});
+
+test("a window of rows is five minutes of the rate that a person set", async () => {
+  await using fleet = await startFleet({ createsPerMinute: 600 });
+  const earlier = fleet.startWorker(["feed"]);
+  await expect.poll(() => fleet.services.ledger.configuredRates(ACCOUNT), { timeout: 20_000 }).not.toBeNull();
+  await earlier.kill();
+  expect(await limitAccount(ACCOUNT, { creates: 60 }, { ...fleet.services, clock: Date.now })).not.toBeNull();
+  const batch = await submit(fleet, prompts(400));
+  fleet.startWorker(["feed"]);
+  const window = () => readWindow(fleet.services.bucket, batch, 0);
+  await expect.poll(window, { timeout: 20_000 }).toMatchObject({ first: 0, last: 299 });
 });
 
 test("a provider that is down for ten seconds costs time, and nothing else", async () => {

@@ -433,6 +433,18 @@ describe("a running prediction", () => {
     expect((await stand(world)).state).toBe("running");
   });
 
+  test("whose cancel isn't sent, since no read is left, is canceled soon, though webhooks tell of its end", async ({
+    line,
+  }) => {
+    const world = await openWorld(line, running, MINUTE);
+    for (let runs = 0; runs < 10; runs++) await line.ledger.learnRun(ACCOUNT, "outlast/text", 20 * MINUTE, NOON);
+    await cancelItem(world);
+    const spent = new ProviderError("no read is left", { kind: "not-sent", retryAfterMs: SECOND });
+    const deps = { ...depsOf(world), provider: provides(world, () => Promise.reject(spent)) };
+    const outcome = await followPrediction({ ...world.errand, told: true }, deps, signal);
+    expect(outcome).toEqual({ kind: "snooze", untilMs: line.clock() + DEFAULT_POLL_POLICY.longestPauseMs });
+  });
+
   test("of a provider that cancels nothing is polled on, no more often than any other, and saved", async ({ line }) => {
     const world = await openWorld(line, running, MINUTE);
     await cancelBatch(world);

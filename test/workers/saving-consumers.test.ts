@@ -44,12 +44,14 @@ async function listen(handler: RequestListener): Promise<string> {
   return `127.0.0.1:${address.port}`;
 }
 
+const serveJpeg: RequestListener = (_request, response) => {
+  response.writeHead(200, { "content-type": "image/jpeg", "content-length": FILE_BYTES });
+  response.end(JPEG);
+};
+
 /** Items whose predictions have succeeded, and a worker that copies their files; what it logs. */
-async function startCopying(line: Line, bucket: Bucket) {
-  const host = await listen((_request, response) => {
-    response.writeHead(200, { "content-type": "image/jpeg", "content-length": FILE_BYTES });
-    response.end(JPEG);
-  });
+async function startCopying(line: Line, bucket: Bucket, serve: RequestListener = serveJpeg) {
+  const host = await listen(serve);
   const batch = await line.submit(Array.from({ length: ITEMS + 20 }, (_, n) => ({ prompt: `${n}` })));
   const refs = Array.from(
     { length: ITEMS },
@@ -129,6 +131,22 @@ async function expectHeldAndMended(line: Line, bucket: Bucket, why: RegExp, mend
     if (key.endsWith(".jpg")) expect(bytes).toBe(FILE_BYTES);
   }
 }
+
+test("a copy that is refused and waits isn't counted as a save", async ({ line }) => {
+  await line.clear();
+  const folder = await mkdtemp(join(tmpdir(), "outlast-refused-"));
+  onTestFinished(() => rm(folder, { recursive: true, force: true }));
+  const { states } = await startCopying(line, await openFileBucket(folder), (_request, response) => {
+    response.writeHead(404).end();
+  });
+  const busyMs = async () => {
+    const minutes = await line.ledger.savingMinutes(Date.now());
+    return minutes.reduce((sum, minute) => sum + minute.busyMs, 0);
+  };
+  await expect.poll(busyMs, { timeout: 10_000 }).toBeGreaterThan(0);
+  expect((await states()).copying).toBe(ITEMS);
+  expect((await report(line)).saving.saves_per_minute).toBe(0);
+});
 
 describe("while the bucket refuses, copies wait, nothing is bought, and one line says why:", () => {
   for (const [status, code, why] of [

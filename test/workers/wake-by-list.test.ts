@@ -154,6 +154,15 @@ describe("a sweep", () => {
     expect(await woken(young)).toEqual([0]);
   });
 
+  test("sees what runs for so long that the keeper has looked at it since", async ({ line }) => {
+    const world = await open(line, 1, 25 * MINUTE);
+    await learn(line, 20 * MINUTE);
+    await line.ledger.touch(world.refs[0] as AttemptRef, Date.now() - MINUTE);
+    show(world, "succeeded", 0);
+    await wake(world);
+    expect(await woken(world)).toEqual([0]);
+  });
+
   test("reads no more than its share of the account's reads, and says how far it came", async ({ line }) => {
     const world = await open(line, 5, 30 * SECOND);
     show(world, "processing", 0, 1, 2, 3, 4);
