@@ -310,6 +310,23 @@ describe("the cursor", () => {
     await ledger.advance(account, batch.id, { before: 0, after: 2 }, [refOf(batch, 0), refOf(batch, 1)], NOON);
     expect(await ledger.untouched(account, NOON, 10)).toEqual([refOf(batch, 1)]);
   });
+
+  test("leaves the next attempt to the feed, where one that stood still says late that it gave out the first", async ({
+    line: { ledger },
+  }) => {
+    const account = await openedAccount(ledger, "late");
+    const batch = newBatch({ account, items: 1 });
+    await ledger.openBatch(batch);
+    const first = refOf(batch, 0);
+    await ledger.advance(account, batch.id, { before: 0, after: 1 }, [first], NOON);
+    await walk(ledger, first, "claim", "refuse", "fail");
+    expect(await ledger.redrive(batch, [{ index: 0, ended: 1 }], NOON)).toBe(1);
+
+    expect(await ledger.advance(account, batch.id, { before: 1, after: 1 }, [first], NOON)).toBe(true);
+    expect(await ledger.returnedRows(account, batch.id, 10)).toEqual([{ index: 0, attempt: 2 }]);
+    expect(await ledger.unfedBatches(account, 10)).toEqual([batch.id]);
+    expect(await ledger.untouched(account, NOON, 10)).toEqual([]);
+  });
 });
 
 test("what nobody touched is found, the longest untouched first; a touch and a close take effect", async ({
