@@ -169,7 +169,9 @@ export function openGate(account: GatedAccount, deps: GateDeps): AccountGate {
     },
 
     async refused(of, refusal) {
-      const { paces } = await look();
+      const { paces, breakers } = await look();
+      // Who says so is there.
+      if (!isClean(breakers[of])) await changeBreaker(of, afterSuccess);
       const after = await changePace(of, (before) => afterRefusal(before, refusal, clock()));
       await setRates({ ...paces, [of]: after });
     },

@@ -24,6 +24,8 @@ export type BucketGateDeps = {
 export type BucketGate = {
   /** Whether a stage that writes may do so now. */
   enter(): Promise<Pass>;
+  /** Whether the bucket takes what is written, as far as the fleet knows. */
+  isClosed(): Promise<boolean>;
   /** Something was written. */
   answered(): Promise<void>;
   /** Something couldn't be written, and the bucket is to blame. */
@@ -67,6 +69,8 @@ export function openBucketGate({ ledger, clock, mark, tell }: BucketGateDeps): B
       const leave = async () => void (await change((before) => leaveBreaker(before, probe, clock())));
       return { waitMs, leave: waitMs > 0 ? async () => undefined : leave };
     },
+
+    isClosed: async () => (await look()).state === "closed",
 
     async answered() {
       if (isClean(await look())) return;

@@ -43,7 +43,7 @@ test("a window of rows is five minutes of the rate that a person set", async () 
   await using fleet = await startFleet({ createsPerMinute: 600 });
   const earlier = fleet.startWorker(["feed"]);
   await expect.poll(() => fleet.services.ledger.configuredRates(ACCOUNT), { timeout: 20_000 }).not.toBeNull();
-  await earlier.kill();
+  await earlier.stop();
   expect(await limitAccount(ACCOUNT, { creates: 60 }, { ...fleet.services, clock: Date.now })).not.toBeNull();
   const batch = await submit(fleet, prompts(400));
   fleet.startWorker(["feed"]);

@@ -203,6 +203,19 @@ describe("a provider that is down", () => {
     expect((await a.enter("reads")).waitMs).toBe(0);
   });
 
+  test("is back once it says that it is asked too often", async ({ line }) => {
+    const { a, b, clock } = await twoOf(line);
+    for (let n = 0; n < 5; n++) await expect(get(gatedProvider(failing(DOWN), a))).rejects.toBe(DOWN);
+    clock.forward(SECOND);
+    const probe = await a.enter("reads");
+    expect(probe.waitMs).toBe(0);
+    const often = new ProviderError("429", { kind: "refused", status: 429, retryAfterMs: 200, detail: "" });
+    await expect(get(gatedProvider(failing(often), a))).rejects.toBe(often);
+    await probe.leave();
+    clock.forward(200);
+    for (const gate of [a, b, a]) expect((await gate.enter("reads")).waitMs, "for all").toBe(0);
+  });
+
   test("that answers five times between its failures is never taken for it", async ({ line }) => {
     const { a, clock } = await twoOf(line);
     const answers = [DOWN, DOWN, DOWN, DOWN, null];

@@ -3,33 +3,38 @@
 import { expect, test } from "vitest";
 import { BucketError } from "../../src/bucket/bucket.ts";
 import { NoLargeSlot } from "../../src/bucket/large-files.ts";
+import type { AttemptRef, BatchId } from "../../src/core/naming.ts";
 import { DONE } from "../../src/core/outcome.ts";
 import { SECOND } from "../../src/core/time.ts";
 import { type ThroughBucketDeps, throughBucket } from "../../workers/through-bucket.ts";
-import { NOON } from "../support/stages.ts";
+import { ACCOUNT, NOON } from "../support/stages.ts";
 
 const signal = new AbortController().signal;
+const ERRAND: AttemptRef = { account: ACCOUNT, batch: "0".repeat(20) as BatchId, index: 0, attempt: 1 };
 
 /** A stage behind a gate that asks to wait for so long; how often its passes were given back. */
 function behindGate(
   stage: () => Promise<typeof DONE>,
-  changed: Partial<ThroughBucketDeps<string>> & { waitMs?: number } = {},
+  changed: Partial<ThroughBucketDeps<AttemptRef>> & { waitMs?: number; isClosed?: boolean } = {},
 ) {
   const seen = { ran: 0, left: 0 };
-  const run = throughBucket<string>(
+  const run = throughBucket<AttemptRef>(
     () => {
       seen.ran++;
       return stage();
     },
     {
-      gate: { enter: async () => ({ waitMs: changed.waitMs ?? 0, leave: async () => void seen.left++ }) },
+      gate: {
+        enter: async () => ({ waitMs: changed.waitMs ?? 0, leave: async () => void seen.left++ }),
+        isClosed: async () => changed.isClosed ?? true,
+      },
       deadlineMs: () => NOON + 1,
       clock: () => NOON,
       random: () => 0.5,
       ...changed,
     },
   );
-  return { seen, run: () => run("an errand", signal) };
+  return { seen, run: () => run(ERRAND, signal) };
 }
 
 const refused = (code: BucketError["code"]) => async () => {
@@ -51,6 +56,17 @@ test("a refusal is tried again inside the deadline, and is the job's failure aft
     expect(seen).toEqual({ ran: 1, left: 1 });
     await expect(behindGate(refused(code), { deadlineMs: () => NOON }).run()).rejects.toThrow(BucketError);
   }
+});
+
+test("what is refused again and again while others are taken is the job's failure, which is told", async () => {
+  const again = { kind: "snooze", untilMs: NOON + 3 * SECOND };
+  const alone = behindGate(refused("denied"));
+  for (let times = 1; times < 5; times++) expect(await alone.run()).toEqual(again);
+  await expect(alone.run()).rejects.toThrow("writing failed: no");
+  await expect(alone.run()).rejects.toThrow("writing failed: no");
+
+  const down = behindGate(refused("denied"), { isClosed: false });
+  for (let times = 1; times < 10; times++) expect(await down.run(), "the breaker's line tells of all").toEqual(again);
 });
 
 test("a refusal that is about one object, or anything else, is the job's failure at once", async () => {
