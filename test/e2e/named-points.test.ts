@@ -65,7 +65,7 @@ async function expectPaidOnce(fleet: Fleet, batch: BatchId): Promise<void> {
   await expectRightBytes(fleet, batch);
 }
 
-test("killed at each durable write, one after another, workers buy a batch once and keep it whole", {
+test.concurrent("killed at each durable write, one after another, workers buy a batch once and keep it whole", {
   timeout: 300_000,
 }, async () => {
   await using fleet = await world(1); // the emulator lists a prediction at once
@@ -79,7 +79,7 @@ test("killed at each durable write, one after another, workers buy a batch once 
   await expectPaidOnce(fleet, batch);
 });
 
-test("frozen at each of them past their locks, and thawed, they find their work done and leave it", {
+test.concurrent("frozen at each of them past their locks, and thawed, they find their work done and leave it", {
   timeout: 300_000,
 }, async () => {
   // Past their locks, but not past what is settled: who sends only then, having checked long before, pays twice.

@@ -33,7 +33,7 @@ async function untilEnded(fleet: Fleet, batch: BatchId, items: number): Promise<
   await expect.poll(() => endedItems(fleet, batch), { timeout: 60_000, interval: 50 }).toBeGreaterThan(items);
 }
 
-test("an emptied Redis is noticed, and filled again from the bucket", { timeout: 300_000 }, async () => {
+test.concurrent("an emptied Redis is noticed, and filled again from the bucket", { timeout: 300_000 }, async () => {
   await using fleet = await world();
   const batch = await submit(fleet, prompts(ITEMS));
   fleet.startWorker();
@@ -43,7 +43,9 @@ test("an emptied Redis is noticed, and filled again from the bucket", { timeout:
   await expectPaidOnce(fleet, batch);
 });
 
-test("a replica that lags takes over, and what it never heard of is found out", { timeout: 300_000 }, async () => {
+test.concurrent("a replica that lags takes over, and what it never heard of is found out", {
+  timeout: 300_000,
+}, async () => {
   await using fleet = await world();
   const { host, port } = fleet.redis;
   await using replica = await startTestRedis({ durable: true, args: ["--replicaof", `${host} ${port}`] });
