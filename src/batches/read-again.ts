@@ -15,10 +15,11 @@ export async function isDataRemoved(
   { provider, gate }: ReadAgainDeps,
   signal: AbortSignal,
 ): Promise<boolean | null> {
+  // Before the gate, whose one probe of a provider that is down isn't to be used up in vain.
+  if ((await gate.takeRead()) > 0) return null;
   const pass = await gate.enter("reads");
   if (pass.waitMs > 0) return null;
   try {
-    if ((await gate.takeRead()) > 0) return null;
     return (await provider.get(id, signal)).dataRemoved;
   } catch (error) {
     if (error instanceof ProviderError || error instanceof ProviderAnswerError) return null;

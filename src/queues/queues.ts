@@ -121,7 +121,8 @@ export const copyQueue: QueueSpec<CopyErrand> = {
     const [account, expiresAtMs] = copyData.parse(data);
     return { ...attempt(id, account), expiresAtMs };
   },
-  job: ERRAND,
+  // A file is tried for until it expires, an hour and some grace: each try comes a minute at most after the one before.
+  job: { ...ERRAND, attempts: 100 },
   concurrency: 16,
 };
 
