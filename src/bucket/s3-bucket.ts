@@ -416,9 +416,7 @@ class S3Bucket implements Bucket {
 type Chunks = AsyncIterator<Buffer | string, undefined>;
 
 /** What a stream begins with, up to a part's length; `rest`: what follows, null where that was all. */
-async function firstPart(
-  body: Readable,
-): Promise<{ readonly chunks: readonly Buffer[]; readonly rest: Chunks | null }> {
+async function firstPart(body: Readable): Promise<{ readonly chunks: Buffer[]; readonly rest: Chunks | null }> {
   const rest = body[Symbol.asyncIterator]() as Chunks;
   const chunks: Buffer[] = [];
   for (let bytes = 0; bytes <= PART_BYTES; ) {
@@ -431,8 +429,9 @@ async function firstPart(
   return { chunks, rest };
 }
 
-async function* joined(chunks: readonly Buffer[], rest: Chunks): AsyncGenerator<Buffer | string> {
-  yield* chunks;
+/** Empties `chunks`: what has gone on needn't be held until the last part has. */
+async function* joined(chunks: Buffer[], rest: Chunks): AsyncGenerator<Buffer | string> {
+  for (let chunk = chunks.shift(); chunk !== undefined; chunk = chunks.shift()) yield chunk;
   for (let next = await rest.next(); next.done !== true; next = await rest.next()) yield next.value;
 }
 
