@@ -1,5 +1,6 @@
 /** Until a prediction's end is known: follow, sweep and the keeper, each with the effects it is given. */
 
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import { POLLS } from "../src/batches/account-gate.ts";
 import { countInFlight } from "../src/batches/count-in-flight.ts";
@@ -111,6 +112,7 @@ export function sweep(services: Services, log: Logger): Consumer {
         wakeFollow: queues.wakeFollow,
         deferPolls: (name, refs, by) => deferPolls(name, refs, by, { queues, clock: Date.now }),
         noteSwept: ledger.noteSwept,
+        pause: sleep,
         memory: sweepMemory(),
         clock: Date.now,
       },

@@ -18,7 +18,7 @@ import type { Waker } from "../src/core/polling.ts";
 import type { PredictionId } from "../src/core/prediction.ts";
 import type { LearnedRuns } from "../src/core/run-times.ts";
 import { MINUTE, SECOND } from "../src/core/time.ts";
-import { pagesAtMost, type SweptAges, sweepPauseMs, sweptAges } from "../src/core/waking.ts";
+import { pageGapMs, pagesAtMost, type SweptAges, sweepPauseMs, sweptAges } from "../src/core/waking.ts";
 import type { SweepNote } from "../src/ledger/ledger.ts";
 import { type ListPage, type Provider, ProviderAnswerError, ProviderError } from "../src/providers/provider.ts";
 
@@ -45,6 +45,7 @@ export type WakeDeps = {
   readonly deferPolls: (account: AccountName, refs: readonly AttemptRef[], by: Deferral) => Promise<void>;
   readonly noteSwept: (account: AccountName, note: SweepNote, woken: number) => Promise<void>;
   readonly warn: (fields: Readonly<Record<string, unknown>>, message: string) => void;
+  readonly pause: (ms: number) => Promise<unknown>;
   readonly clock: () => number;
 };
 
@@ -89,7 +90,7 @@ export async function wakeByList(deps: WakeDeps, memory: WakeMemory, signal: Abo
   const readsPerMinute = await deps.readsPerMinute();
   let swept: Swept;
   try {
-    swept = await sweep({ startedAtMs, ages, sought, maxPages: pagesAtMost(readsPerMinute) }, deps, memory, signal);
+    swept = await sweep({ startedAtMs, ages, sought, readsPerMinute }, deps, memory, signal);
   } catch (error) {
     return pauseAfter(error, deps, memory);
   }
@@ -106,18 +107,19 @@ type Sweep = {
   readonly ages: SweptAges;
   /** How many that run there are to be seen, at most. */
   readonly sought: number;
-  readonly maxPages: number;
+  readonly readsPerMinute: number;
 };
 
 /** `toAgeMs`: up to which age it shows all. */
 type Swept = { readonly pages: number; readonly woken: number; readonly toAgeMs: number };
 
 async function sweep(
-  { startedAtMs, ages, sought, maxPages }: Sweep,
+  { startedAtMs, ages, sought, readsPerMinute }: Sweep,
   deps: WakeDeps,
   memory: WakeMemory,
   signal: AbortSignal,
 ): Promise<Swept> {
+  const maxPages = pagesAtMost(readsPerMinute);
   let pages = 0;
   let found = 0;
   let woken = 0;
@@ -140,6 +142,8 @@ async function sweep(
     if (!Number.isNaN(lastMs)) oldestMs = Math.min(oldestMs, lastMs);
     next = page.next;
     if (next === undefined || found >= sought) return { pages, woken, toAgeMs: ages.toMs };
+    const gapMs = pageGapMs(acted.woken, readsPerMinute);
+    if (gapMs > 0) await deps.pause(gapMs);
   }
   return soFar();
 }

@@ -25,8 +25,10 @@ import {
   effectiveRate,
   freshPace,
   type Pace,
+  POLLS_SHARE,
   type Rate,
   refusedUntilMs,
+  SHARE_BESIDE_POLLS,
   withRate,
 } from "../core/pacing.ts";
 import { SECOND } from "../core/time.ts";
@@ -79,10 +81,6 @@ export type AccountGate = {
   /** Writes what is counted. */
   flush(): Promise<void>;
 };
-
-/** Follow's share of an account's reads; cancels, sweeps and audits have the rest. */
-const FOLLOW_SHARE = 0.8;
-export const SHARE_BESIDE_POLLS = 0.2;
 
 /** Beside the requests that are counted, polls are by why they came: `<this> <kind>`. */
 export const POLLS = "polled";
@@ -223,7 +221,7 @@ type QueueWindow = readonly [queue: string, window: ReturnType<typeof rateWindow
 export function queueWindows(account: AccountName, creates: Rate, reads: Rate): readonly QueueWindow[] {
   return [
     [createQueue(account).name, rateWindow(creates.perMinute, creates.toleratesBurst)],
-    [followQueue(account).name, rateWindow(reads.perMinute * FOLLOW_SHARE, reads.toleratesBurst)],
+    [followQueue(account).name, rateWindow(reads.perMinute * POLLS_SHARE, reads.toleratesBurst)],
   ];
 }
 

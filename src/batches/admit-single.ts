@@ -1,9 +1,9 @@
 /**
  * Admits single inputs: notes who they are, gives each a place in today's batch of singles, and opens it for feeding.
  *
- * Singles that arrive within 5 ms, or while a part is being written, share a part of the batch's input. The part, written once under its number, is
- * what decides: who writes part n appends its rows behind all earlier ones. Then each input's identity is noted,
- * then the part is published in Redis. Order of effects, and what a crash leaves after each:
+ * Singles that arrive within a millisecond, or while a part is being written, share a part of the batch's input. The part,
+ * written once under its number, is what decides: who writes part n appends its rows behind all earlier ones. Then each
+ * input's identity is noted, then the part is published in Redis. Order of effects, and what a crash leaves after each:
  *
  *   1. part n in the bucket     nobody was answered. Whoever next wants number n finds it taken and carries on with
  *                               2 and 3 in the writer's place.
@@ -39,7 +39,7 @@ import { inputDigest } from "./input-digest.ts";
 import { openKnownBatch } from "./rebuild-batch.ts";
 import { AdmissionBusy, IdentityTaken, type SingleInput } from "./single-input.ts";
 
-const SHARED_PART_MS = 5;
+const SHARED_PART_MS = 1;
 const MAX_PART_ROWS = 1_000;
 const MAX_ROUNDS = 1_000;
 const MAX_LOADERS = 1_000;
@@ -69,18 +69,20 @@ export function openAdmission(deps: {
   readonly clock: () => number;
 }): Admission {
   const { bucket, ledger } = deps;
-  /** One per batch of singles; yesterday's are dropped when a new one is made. */
-  const loaders = new Map<BatchId, DataLoader<Entry, Admitted>>();
+  /** One per batch of singles, by what makes it that batch. */
+  const loaders = new Map<string, DataLoader<Entry, Admitted>>();
   /** Where the next part goes, as far as this process knows; who finds the number taken asks Redis. */
   const tails = new Map<BatchId, Place>();
   let wokenAtMs = Number.NEGATIVE_INFINITY;
 
   async function loaderOf(input: SingleInput): Promise<DataLoader<Entry, Admitted>> {
-    const batch = singlesBatch(input, deps.clock());
-    const known = loaders.get(batch.id);
+    const nowMs = deps.clock();
+    const key = singlesKey(input, nowMs);
+    const known = loaders.get(key);
     if (known !== undefined) return known;
+    const batch = singlesBatch(input, nowMs);
     await ((await writeBatch(bucket, batch)) ? ledger.openBatch(batch) : openStanding(batch));
-    const raced = loaders.get(batch.id);
+    const raced = loaders.get(key);
     if (raced !== undefined) return raced;
     if (loaders.size >= MAX_LOADERS) {
       loaders.clear();
@@ -101,7 +103,7 @@ export function openAdmission(deps: {
         batchScheduleFn: (flush) => void Promise.all([previous, sleep(SHARED_PART_MS)]).then(flush),
       },
     );
-    loaders.set(batch.id, loader);
+    loaders.set(key, loader);
     return loader;
   }
 
@@ -231,18 +233,25 @@ export function openAdmission(deps: {
 }
 
 /** The batch of singles that an input of this moment belongs to. */
-function singlesBatch({ tenant, account }: SingleInput, nowMs: number): Batch {
-  const day = new Date(nowMs).toISOString().slice(0, 10);
+function singlesBatch(input: SingleInput, nowMs: number): Batch {
   return {
-    id: batchIdFrom(sha256(JSON.stringify(["singles", tenant, account, day]))),
+    id: batchIdFrom(sha256(singlesKey(input, nowMs))),
     kind: "singles",
-    name: `singles ${day}`,
-    tenant,
-    account,
+    name: `singles ${dayOf(nowMs)}`,
+    tenant: input.tenant,
+    account: input.account,
     items: 0,
     openedAtMs: nowMs,
     retryFailed: 0,
   };
+}
+
+function singlesKey({ tenant, account }: SingleInput, nowMs: number): string {
+  return JSON.stringify(["singles", tenant, account, dayOf(nowMs)]);
+}
+
+function dayOf(nowMs: number): string {
+  return new Date(nowMs).toISOString().slice(0, 10);
 }
 
 function entryOf(input: SingleInput, sinceMs: number): Entry {

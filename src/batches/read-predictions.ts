@@ -52,9 +52,11 @@ export function openPredictions(deps: {
   async function receiptOf({ state, ...ref }: AttemptRef & { readonly state: ItemState }): Promise<Receipt | null> {
     if (!isEnd(state)) return null;
     const key = `${ref.batch}-${ref.index}-${ref.attempt}`;
-    const kept = receipts.get(key) ?? (await readReceipt(deps.bucket, ref));
-    if (kept !== null) receipts.set(key, kept);
-    return kept;
+    const kept = receipts.get(key);
+    if (kept !== undefined) return kept;
+    const read = await readReceipt(deps.bucket, ref);
+    if (read !== null) receipts.set(key, read);
+    return read;
   }
 
   return {

@@ -7,12 +7,12 @@ import { type Progress, progressOf } from "../core/batch.ts";
 import type { Breaker } from "../core/breaking.ts";
 import { savesPerMinute } from "../core/feeding.ts";
 import type { AccountName } from "../core/naming.ts";
-import { effectiveRate, freshPace, type Pace, type Rate, tierAt } from "../core/pacing.ts";
+import { effectiveRate, freshPace, type Pace, type Rate, SHARE_BESIDE_POLLS, tierAt } from "../core/pacing.ts";
 import type { PollKind } from "../core/polling.ts";
 import { type RunCounts, runTimesOf } from "../core/run-times.ts";
 import type { Ledger, SweepNote } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
-import { POLLS, SHARE_BESIDE_POLLS } from "./account-gate.ts";
+import { POLLS } from "./account-gate.ts";
 
 export type LimitReport = {
   readonly configured_per_minute: number;

@@ -194,6 +194,7 @@ async function typeOf(head: Buffer, told: ToldType, file: string): Promise<FileT
  */
 function readableOf(head: Buffer, chunks: AsyncGenerator<Buffer>, stop: () => void): Readable {
   let first: Buffer | null = head;
+  let isOver = false;
   return new Readable({
     read() {
       if (first !== null) {
@@ -202,12 +203,15 @@ function readableOf(head: Buffer, chunks: AsyncGenerator<Buffer>, stop: () => vo
         return;
       }
       chunks.next().then(
-        ({ done, value }) => this.push(done ? null : value),
+        ({ done = false, value }) => {
+          isOver = done;
+          this.push(done ? null : value);
+        },
         (error: unknown) => this.destroy(error instanceof Error ? error : new Error(String(error))),
       );
     },
     destroy(error, callback) {
-      stop();
+      if (!isOver) stop();
       callback(error);
     },
   });

@@ -41,6 +41,10 @@ export type Pace = Rate & {
   readonly lastRefusal: Refusal | null;
 };
 
+/** What polls get of an account's reads, and what sweeps, cancels and audits have together. */
+export const POLLS_SHARE = 0.8;
+export const SHARE_BESIDE_POLLS = 0.2;
+
 const RAMP_MS = MINUTE;
 const REGAIN_MS = 10 * MINUTE;
 /** Refusals of requests that were under way together are one: of those that come while all wait, or so soon. */

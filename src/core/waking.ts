@@ -5,6 +5,7 @@
  * of a page for each prediction that ends, and never more than the sweeps' share of the account's reads.
  */
 
+import { POLLS_SHARE } from "./pacing.ts";
 import type { PollPolicy } from "./polling.ts";
 import { COLD_RUN_TIMES, type LearnedRuns } from "./run-times.ts";
 import { HOUR, MINUTE, SECOND } from "./time.ts";
@@ -23,6 +24,8 @@ const LONGEST_BY_PAGE_MS = SECOND / 4;
 const LONGEST_OF_ALL_MS = 30 * SECOND;
 /** Reaching further costs little, since reading stops where nothing more can be found. */
 const COLD_REACH_MS = 10 * MINUTE;
+/** Where polls are few, reading on is worth more. */
+const LONGEST_GAP_MS = SECOND;
 const SHORTEST_REACH_MS = 30 * SECOND;
 /** So long the list is sure to show what is bound (`ledger/items.ts`). */
 const LONGEST_REACH_MS = HOUR;
@@ -47,6 +50,11 @@ export function sweptAges({ all, byModel }: LearnedRuns): SweptAges {
 /** Pages of one sweep, at most: what the share allows in the longest pause. */
 export function pagesAtMost(readsPerMinute: number): number {
   return Math.max(Math.floor((readsPerMinute * SHARE_OF_READS * LONGEST_OF_ALL_MS) / MINUTE), 1);
+}
+
+/** So long after a page the next one is read, at the soonest: who was woken by it has been polled then, and nobody queues. */
+export function pageGapMs(woken: number, readsPerMinute: number): number {
+  return Math.min((woken * MINUTE) / (readsPerMinute * POLLS_SHARE), LONGEST_GAP_MS);
 }
 
 export type SweepLoad = {

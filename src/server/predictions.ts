@@ -5,7 +5,7 @@
  * What Replicate lacks: `Idempotency-Key`, with which a repeated POST is the same prediction.
  */
 
-import type { FastifyRequest } from "fastify";
+import type { FastifyReply, FastifyRequest } from "fastify";
 import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import type { z } from "zod";
 import type { Admission } from "../batches/admit-single.ts";
@@ -70,7 +70,7 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
         const { version, ...body } = request.body;
         // `owner/name` alone stands for what the model runs now; with an id behind it, for that version.
         const kind = version.includes("/") && !version.includes(":") ? "model" : "version";
-        const { code, headers, view } = await create({ kind, text: version, body }, request, askerGone(reply));
+        const { code, headers, view } = await create({ kind, text: version, body }, request, reply);
         return reply.code(code).headers(headers).send(view);
       },
     );
@@ -93,7 +93,7 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
         async (request, reply) => {
           const { owner, name } = request.params;
           const asked = { kind, text: `${owner}/${name}`, body: request.body };
-          const { code, headers, view } = await create(asked, request, askerGone(reply));
+          const { code, headers, view } = await create(asked, request, reply);
           return reply.code(code).headers(headers).send(view);
         },
       );
@@ -157,7 +157,7 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
   async function create(
     asked: { readonly kind: Target["kind"]; readonly text: string; readonly body: CreateBody },
     request: Asker,
-    gone: AbortSignal,
+    reply: FastifyReply,
   ): Promise<Created> {
     const { client, headers } = request;
     const hold = readPrefer(headers["prefer"]);
@@ -170,7 +170,7 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
     if (place === null) throw new TypeError(`admission answered no item: ${item}`);
     const ended =
       hold !== null &&
-      (await deps.holds.untilEnded({ account: single.account, ...place }, hold.seconds * SECOND, gone));
+      (await deps.holds.untilEnded({ account: single.account, ...place }, hold.seconds * SECOND, askerGone(reply)));
     const found = fresh !== null && hold === null ? fresh : await find(item, request).catch(orElse(fresh));
     const view = await deps.predictions.view(found, links);
 

@@ -11,7 +11,7 @@ export type HostAddress = { readonly kind: "host"; readonly origin: string };
 
 /** Larger than a socket's buffer, so that sending costs little beside receiving. */
 const PIECE = Buffer.alloc(1024 * 1024, "some bytes that were made once and are sent again ");
-PIECE.set([0xff, 0xd8, 0xff, 0xe0]); // as a JPEG begins
+PIECE.set([0xff, 0xd8, 0xff, 0xe0, 0x00, 0x10, 0x4a, 0x46, 0x49, 0x46, 0x00]); // as a JPEG begins
 
 process.channel?.ref(); // the parent is what it lives for
 process.once("message", () => void start());

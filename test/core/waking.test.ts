@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { DEFAULT_POLL_POLICY } from "../../src/core/polling.ts";
 import type { LearnedRuns, RunTimes } from "../../src/core/run-times.ts";
 import { HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
-import { deferredPollMs, pagesAtMost, sweepPauseMs, sweptAges } from "../../src/core/waking.ts";
+import { deferredPollMs, pageGapMs, pagesAtMost, sweepPauseMs, sweptAges } from "../../src/core/waking.ts";
 
 const NOON = Date.UTC(2026, 10, 20, 12);
 const NOTHING: LearnedRuns = { all: null, byModel: new Map() };
@@ -71,6 +71,18 @@ test("sweeps keep to their share of the reads, and come at least twice a minute 
       },
     ),
   );
+});
+
+test("who is woken by a page is polled before the next page is read, and no page waits for longer than a second", () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 0, max: 100 }), fc.integer({ min: 1, max: 100_000 }), (woken, readsPerMinute) => {
+      const gapMs = pageGapMs(woken, readsPerMinute);
+      const polled = (gapMs * 0.8 * readsPerMinute) / MINUTE;
+      if (gapMs < SECOND) expect(polled).toBeCloseTo(woken);
+      else expect([gapMs, polled <= woken + 1e-9]).toEqual([SECOND, true]);
+    }),
+  );
+  expect(pageGapMs(20, 3_000)).toBe(500);
 });
 
 test("the ages that are looked at leave out who has hardly ever ended so young, and who is left to its own poll", () => {

@@ -75,6 +75,7 @@ export function wakeEffects({ ledger, queues, clock }: OnClock): Omit<WakeDeps, 
     deferPolls: (of, refs, by) => deferPolls(of, refs, by, { queues, clock }),
     noteSwept: ledger.noteSwept,
     warn: () => undefined,
+    pause: async () => undefined,
     clock,
   };
 }

@@ -163,6 +163,21 @@ describe("a sweep", () => {
     expect(await woken(world)).toEqual([0]);
   });
 
+  test("reads the next page when those that the last one woke have been polled", async ({ line }) => {
+    const world = await open(line, 5, 5 * SECOND);
+    show(world, "succeeded", 2, 3, 4);
+    show(world, "processing", 0, 1);
+    const before: (readonly [pages: number, ms: number])[] = [];
+    await wake(world, {
+      readsPerMinute: async () => 300,
+      pause: async (ms) => before.push([world.asked.length, ms]),
+    });
+    expect(before, "four polls a second; the last page is followed by nothing").toEqual([
+      [1, 500],
+      [2, 250],
+    ]);
+  });
+
   test("reads no more than its share of the account's reads, and says how far it came", async ({ line }) => {
     const world = await open(line, 5, 30 * SECOND);
     show(world, "processing", 0, 1, 2, 3, 4);
