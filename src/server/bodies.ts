@@ -60,10 +60,12 @@ export function readBodies(app: FastifyInstance, own: Partial<BodyTimeouts> = {}
   });
 
   // Fastify closes the connection of a request whose body it couldn't use. See above.
-  app.addHook("onSend", async ({ raw }, reply) => {
+  app.addHook("onSend", ({ raw }, reply, _payload, done) => {
     if (!raw.complete && reply.statusCode !== 408) reply.removeHeader("connection");
+    done();
   });
-  app.addHook("onResponse", async ({ raw }) => {
+  app.addHook("onResponse", ({ raw }, _reply, done) => {
+    done();
     if (raw.complete || raw.destroyed) return;
     raw.removeAllListeners("readable"); // whoever still waits for a piece of it would keep it from flowing
     raw.resume();
@@ -86,9 +88,11 @@ async function readWhole(
 ): Promise<string> {
   const pieces: Buffer[] = [];
   const tooLarge = () => new HttpProblem(413, `a body of JSON has at most ${maxBytes} bytes here`);
-  if (Number(request.headers["content-length"]) > maxBytes) throw tooLarge();
+  const announced = Number(request.headers["content-length"]);
+  if (announced > maxBytes) throw tooLarge();
   // A small body mostly comes with its headers, and then there is nothing to wait for.
-  const all = request.raw.complete ? [(body.read() as Buffer | null) ?? Buffer.alloc(0)] : inTime(body, timeouts);
+  const isThere = announced > 0 && body.readableLength === announced;
+  const all = isThere ? [body.read() as Buffer] : inTime(body, timeouts);
   for await (const piece of all) {
     request.bodyBytes += piece.length;
     if (request.bodyBytes > maxBytes) throw tooLarge();

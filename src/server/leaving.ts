@@ -26,12 +26,14 @@ export function closeInOrder(app: FastifyInstance, headersMs: number, letGo: () 
       for (const [socket, requests] of asking) if (requests === 0) socket.destroy();
     }, headersMs).unref();
   });
-  app.addHook("onSend", async (_request, reply) => {
+  app.addHook("onSend", (_request, reply, _payload, done) => {
     if (closing) reply.header("connection", "close");
+    done();
   });
   // For those whose headers had gone out before.
-  app.addHook("onResponse", async () => {
+  app.addHook("onResponse", (_request, _reply, done) => {
     if (closing) app.server.closeIdleConnections();
+    done();
   });
 }
 

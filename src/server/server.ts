@@ -216,6 +216,6 @@ export async function listen(app: FastifyInstance, config: Pick<Config, "host" |
 
 function isLoopbackHost(host: string): boolean {
   const bare = host.startsWith("[") ? host.slice(1, -1) : host;
-  if (bare === "localhost" || bare.endsWith(".localhost")) return true;
+  if (bare === "localhost" || bare === "127.0.0.1" || bare.endsWith(".localhost")) return true;
   return ipaddr.isValid(bare) && ipaddr.process(bare).range() === "loopback";
 }
