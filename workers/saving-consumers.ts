@@ -4,7 +4,7 @@ import { randomUUID } from "node:crypto";
 import type { Logger } from "pino";
 import { type BucketGate, gatedBucket, openBucketGate } from "../src/batches/bucket-gate.ts";
 import { describePrediction } from "../src/batches/describe-prediction.ts";
-import { publicFileUrl, signedFileUrl } from "../src/batches/file-links.ts";
+import { fileUrls, publicFileUrl } from "../src/batches/file-links.ts";
 import { findItem } from "../src/batches/find-item.ts";
 import { isDataRemoved, type ReadAgainDeps } from "../src/batches/read-again.ts";
 import { openSavingPace, type SavingPace } from "../src/batches/saving-pace.ts";
@@ -153,16 +153,14 @@ export function record(services: Services, log: Logger): Consumer {
 }
 
 export function notify(services: Services, log: Logger): Consumer {
-  const { bucket, ledger, webhookHosts } = services;
+  const { bucket, ledger, config, webhookHosts } = services;
   const agent = openWebhookAgent({ hosts: webhookHosts });
   const deps: NotifyDeps = {
     findItem: (id) => findItem({ bucket, ledger }, id),
     describe: async (found, { base_url: baseUrl }) => {
       const secret = await ledger.secretFor("files");
-      return describePrediction(bucket, found, {
-        baseUrl,
-        fileUrl: (item, key) => signedFileUrl(secret, baseUrl, item, key, Date.now()),
-      });
+      const fileUrl = fileUrls({ ...config, secret, baseUrl, clock: Date.now });
+      return describePrediction(bucket, found, { baseUrl, fileUrl });
     },
     secretOf: (tenant) => ledger.secretFor(`webhooks:${tenant}`),
     deliver: (url, call, signal) => deliver(url, call, agent, signal),

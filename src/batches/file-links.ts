@@ -1,7 +1,7 @@
 /**
- * Addresses of kept files, as the API hands them out: `/v1/files/<item>/<name>?expires=…&signature=…`. The signature
- * stands in for the tenant's key, since official clients fetch outputs without one. It opens one file, for a week at
- * least; reading the prediction again gives a fresh one.
+ * Addresses of kept files, as the API hands them out. Where the bucket is public (`OUTLAST_PUBLIC_BUCKET_URL`), the public's,
+ * which last; else `/v1/files/<item>/<name>?expires=…&signature=…`, whose signature stands in for the tenant's key, since
+ * official clients fetch outputs without one. It opens one file, for a week at least; reading again gives a fresh one.
  */
 
 import { createHmac, timingSafeEqual } from "node:crypto";
@@ -9,6 +9,18 @@ import type { ItemId } from "../core/naming.ts";
 import { DAY, SECOND } from "../core/time.ts";
 
 const LIFETIME_DAYS = 7;
+
+/** How whoever asks over HTTP finds a kept file. `baseUrl`: where the server is reached, without a slash at its end. */
+export function fileUrls(given: {
+  readonly publicBucketUrl: string | null;
+  readonly secret: Buffer;
+  readonly baseUrl: string;
+  readonly clock: () => number;
+}): (item: ItemId, key: string) => string {
+  const { publicBucketUrl, secret, baseUrl, clock } = given;
+  if (publicBucketUrl !== null) return (_item, key) => publicFileUrl(publicBucketUrl, key);
+  return (item, key) => signedFileUrl(secret, baseUrl, item, key, clock());
+}
 
 /** `key`: the object's. Addresses of one day are the same, so that caches may keep what they lead to. */
 export function signedFileUrl(secret: Buffer, baseUrl: string, item: ItemId, key: string, nowMs: number): string {

@@ -15,6 +15,7 @@ import { type AdmittingAccount, chooseAccount } from "../batches/single-input.ts
 import { type RowReading, type SubmitDeps, submitBatch } from "../batches/submit-batch.ts";
 import { type BatchId, itemId, parseBatchId } from "../core/naming.ts";
 import type { Target } from "../core/prediction.ts";
+import type { ResultLine } from "../core/receipt.ts";
 import { readTargetChoice } from "../core/rows.ts";
 import type { BatchStanding, Ledger } from "../ledger/ledger.ts";
 import { type BatchWatch, versionOf } from "./batch-watch.ts";
@@ -124,8 +125,14 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
       },
       async (request, reply) => {
         const { standing } = await find(request.params.id, request);
+        const { fileUrl } = await deps.links.of(request);
+        // The bucket's own address of a file leads nowhere for whoever has nothing but a key of ours.
+        const reachable = ({ index, outputs }: ResultLine) =>
+          outputs.map((output) => ({ ...output, url: fileUrl(itemId(standing.batch.id, index), output.key) }));
         async function* lines() {
-          for await (const line of readResults(deps.results, standing.batch)) yield `${JSON.stringify(line)}\n`;
+          for await (const line of readResults(deps.results, standing.batch)) {
+            yield `${JSON.stringify({ ...line, outputs: reachable(line) })}\n`;
+          }
         }
         return reply
           .type("application/x-ndjson")

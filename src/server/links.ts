@@ -1,7 +1,7 @@
 /** Addresses that answers lead to: this server, as whoever asks can reach it, and the kept files. */
 
 import type { FastifyRequest } from "fastify";
-import { isSignedFor, signedFileUrl } from "../batches/file-links.ts";
+import { fileUrls, isSignedFor } from "../batches/file-links.ts";
 import type { ItemId } from "../core/naming.ts";
 import type { PredictionLinks } from "../core/prediction-view.ts";
 import type { Ledger } from "../ledger/ledger.ts";
@@ -21,6 +21,8 @@ export function openLinks(deps: {
   readonly ledger: Pick<Ledger, "secretFor">;
   /** Null: clients reach the server where they say they did. */
   readonly publicUrl: string | null;
+  /** Null: kept files are had from this server. */
+  readonly publicBucketUrl: string | null;
   readonly clock: () => number;
 }): Links {
   let secret: Promise<Buffer> | null = null;
@@ -37,12 +39,9 @@ export function openLinks(deps: {
   return {
     baseUrlOf,
     async of(request) {
-      const key = await secretOnce();
+      const secret = await secretOnce();
       const baseUrl = baseUrlOf(request);
-      return {
-        baseUrl,
-        fileUrl: (item, objectKey) => signedFileUrl(key, baseUrl, item, objectKey, deps.clock()),
-      };
+      return { baseUrl, fileUrl: fileUrls({ ...deps, secret, baseUrl }) };
     },
     opens: async (item, name, query) => isSignedFor(await secretOnce(), item, name, query, deps.clock()),
   };

@@ -52,7 +52,7 @@ declare module "fastify" {
 
 export type ServerDeps = HealthDeps &
   Pick<DashboardDeps, "redis" | "bucket" | "emulated"> & {
-    readonly config: Pick<Config, "apiKeys" | "apiLimits" | "publicUrl" | "webhookHosts">;
+    readonly config: Pick<Config, "apiKeys" | "apiLimits" | "publicUrl" | "publicBucketUrl" | "webhookHosts">;
     readonly ledger: Ledger;
     readonly queues: Queues;
     readonly accounts: readonly (AdmittingAccount & { readonly baseUrl: string; readonly createsPerMinute: number })[];
@@ -73,7 +73,7 @@ export async function buildServer(deps: ServerDeps): Promise<FastifyInstance> {
   const clock = Date.now;
   const clients = openClients(config.apiKeys);
   const limits = openLimits(config.apiLimits);
-  const links = openLinks({ ledger, publicUrl: config.publicUrl, clock });
+  const links = openLinks({ ledger, publicUrl: config.publicUrl, publicBucketUrl: config.publicBucketUrl, clock });
   const predictions = openPredictions({ bucket, ledger });
   const holds = openHolds(ledger);
   const watch = openBatchWatch((id) => reportBatch(ledger, id));

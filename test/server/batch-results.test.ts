@@ -105,6 +105,26 @@ describe("kept files", () => {
     expect((await open(signed, bearer(KEYS.stranger))).statusCode, "the signature stands for itself").toBe(200);
   });
 
+  test("are opened by the address that a batch's results have, or stand where the public reads the bucket", async ({
+    serve,
+  }) => {
+    const served = await serve({ env: WITH_KEYS });
+    const headers = bearer(KEYS.producer);
+    const { id, signed } = await kept(served, headers);
+    const batch = id.slice(0, 20) as BatchId;
+    const [line] = await results(served, batch, headers);
+    const { pathname, search } = new URL(line?.outputs[0]?.url ?? "");
+    expect(`${pathname}${search}`).toBe(signed);
+    expect(line?.output, "names the objects").toEqual([line?.outputs[0]?.key]);
+
+    const behindCdn = await serve({ env: { ...WITH_KEYS, OUTLAST_PUBLIC_BUCKET_URL: "https://cdn.example/kept" } });
+    const [shown] = await results(behindCdn, batch, headers);
+    const address = `https://cdn.example/kept/${shown?.outputs[0]?.key}`;
+    expect(shown?.outputs[0]?.url).toBe(address);
+    const prediction = await behindCdn.app.inject({ url: `/v1/predictions/${id}`, headers });
+    expect(prediction.json()).toMatchObject({ output: [address] });
+  });
+
   test("aren't opened by an address that was tampered with", async ({ serve }) => {
     const served = await serve({ env: WITH_KEYS });
     const { signed } = await kept(served, bearer(KEYS.producer));
