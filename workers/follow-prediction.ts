@@ -44,7 +44,7 @@ export type FollowDeps = {
     options: MoveOptions,
   ) => Promise<MoveAnswer>;
   /** What was asked of the item since its last poll; null: that one saw no status. */
-  readonly takeMarks: (ref: AttemptRef, status: string | null) => Promise<TakenMarks>;
+  readonly takeMarks: (ref: AttemptRef, status: string | null, startedAt: string | null) => Promise<TakenMarks>;
   /** When a poll first saw the attempt's success without a whole output: this one, or an earlier one. */
   readonly incompleteSince: (ref: AttemptRef) => Promise<number>;
   readonly keepEnding: (ref: AttemptRef, ending: Ending) => Promise<string>;
@@ -68,9 +68,9 @@ export type FollowDeps = {
 };
 
 /** What a poll saw of a prediction that runs on. */
-type Seen = { readonly status: string | null; readonly model: string | null };
+type Seen = { readonly status: string | null; readonly startedAt: string | null; readonly model: string | null };
 
-const NOTHING_SEEN: Seen = { status: null, model: null };
+const NOTHING_SEEN: Seen = { status: null, startedAt: null, model: null };
 const SOON_MS = SECOND;
 /** While the account's token is refused, asking more often helps nobody. */
 const PAUSED_POLL_MS = 30 * SECOND;
@@ -101,7 +101,8 @@ export async function followPrediction(
       `prediction ${prediction.id} has the status "${prediction.statusWord}", which isn't known here; all such are followed on`,
     );
   }
-  return pollAgain(errand, { status: prediction.statusWord, model: modelOf(prediction) }, deps, signal);
+  const { statusWord: status, startedAt } = prediction;
+  return pollAgain(errand, { status, startedAt, model: modelOf(prediction) }, deps, signal);
 }
 
 type EndedPrediction = Prediction & { readonly status: TerminalStatus };
@@ -248,7 +249,7 @@ async function pollAgain(
   switch (next.kind) {
     case "poll":
     case "overdue": {
-      const marks = await deps.takeMarks(errand, seen.status);
+      const marks = await deps.takeMarks(errand, seen.status, seen.startedAt);
       if (seen.status !== null) await count(errand, marks.wokenBy, deps);
       // What only the list says is ours may be somebody else's: it is canceled on a person's word alone.
       const cancel = marks.cancel || (next.kind === "overdue" && !marks.byList);

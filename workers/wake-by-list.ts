@@ -14,12 +14,11 @@ import type { Deferral } from "../src/batches/defer-polls.ts";
 import { NoReadLeft } from "../src/batches/gated-provider.ts";
 import { UNTOUCHED_MS } from "../src/core/keeping.ts";
 import { type AccountName, type AttemptRef, errandId, parseErrandId } from "../src/core/naming.ts";
-import type { Waker } from "../src/core/polling.ts";
-import type { PredictionId } from "../src/core/prediction.ts";
+import type { Prediction, PredictionId } from "../src/core/prediction.ts";
 import type { LearnedRuns } from "../src/core/run-times.ts";
 import { MINUTE, SECOND } from "../src/core/time.ts";
 import { pageGapMs, pagesAtMost, type SweptAges, sweepPauseMs, sweptAges } from "../src/core/waking.ts";
-import type { SweepNote } from "../src/ledger/ledger.ts";
+import type { RunningItem, SweepNote } from "../src/ledger/ledger.ts";
 import { type ListPage, type Provider, ProviderAnswerError, ProviderError } from "../src/providers/provider.ts";
 
 export type WakeDeps = {
@@ -36,10 +35,8 @@ export type WakeDeps = {
     predictions: readonly PredictionId[],
     nowMs: number,
   ) => Promise<ReadonlyMap<PredictionId, string>>;
-  readonly runningAmong: (
-    refs: readonly AttemptRef[],
-  ) => Promise<readonly { readonly ref: AttemptRef; readonly marked: boolean; readonly incomplete: boolean }[]>;
-  readonly markItem: (ref: AttemptRef, mark: "wake", by: Waker) => Promise<unknown>;
+  readonly runningAmong: (refs: readonly AttemptRef[]) => Promise<readonly RunningItem[]>;
+  readonly markItem: (ref: AttemptRef, mark: "wake" | "status" | "started_at", value: string) => Promise<unknown>;
   readonly wakeFollow: (ref: AttemptRef) => Promise<boolean>;
   /** Puts the polls off that would come before the sweep after the next. */
   readonly deferPolls: (account: AccountName, refs: readonly AttemptRef[], by: Deferral) => Promise<void>;
@@ -66,6 +63,7 @@ const FAILED_MS = 15 * SECOND;
 const LONGEST_SWEEP_MS = 15 * SECOND;
 /** Clocks are read in whole seconds, and requests take their time. */
 const CLOCKS_MS = 3 * SECOND;
+const RUNNING: ReadonlySet<string> = new Set(["starting", "processing", "unknown"]);
 /** So long after the last create that asked for one, webhooks are still expected. */
 const TOLD_LATELY_MS = 5 * MINUTE;
 
@@ -188,17 +186,17 @@ async function actOn(page: ListPage, reachMs: number, deps: WakeDeps, memory: Wa
     page.predictions.map(({ id }) => id),
     deps.clock(),
   );
-  const hasEnded = new Map<string, boolean>();
-  for (const { id, status } of page.predictions) {
-    const holder = holders.get(id);
-    if (holder !== undefined) hasEnded.set(holder, !["starting", "processing", "unknown"].includes(status));
+  const shown = new Map<string, Prediction>();
+  for (const prediction of page.predictions) {
+    const holder = holders.get(prediction.id);
+    if (holder !== undefined) shown.set(holder, prediction);
   }
-  const refs = [...hasEnded.keys()].flatMap((text) => {
+  const refs = [...shown.keys()].flatMap((text) => {
     const ref = parseErrandId(text);
     return ref === null ? [] : [{ account, ...ref }];
   });
   const running = await deps.runningAmong(refs);
-  const ended = (ref: AttemptRef): boolean => hasEnded.get(errandId(ref)) === true;
+  const ended = (ref: AttemptRef): boolean => !RUNNING.has(shown.get(errandId(ref))?.status ?? "unknown");
   // A success whose output isn't whole is polled soon anyway.
   // A wake that is refused, since a poll runs at this moment, is repeated by the next sweep, if that poll saw no end.
   const over = running.filter(({ ref, incomplete }) => ended(ref) && !incomplete);
@@ -206,6 +204,15 @@ async function actOn(page: ListPage, reachMs: number, deps: WakeDeps, memory: Wa
     over.map(async ({ ref }) => {
       await deps.markItem(ref, "wake", "sweep");
       await deps.wakeFollow(ref);
+    }),
+  );
+  // For whoever asks how it stands; once, since it stays so until it ends.
+  await Promise.all(
+    running.map(async ({ ref, status }) => {
+      const { status: now, startedAt = null } = shown.get(errandId(ref)) ?? {};
+      if (now !== "processing" || status === now) return;
+      await deps.markItem(ref, "status", now);
+      if (startedAt !== null) await deps.markItem(ref, "started_at", startedAt);
     }),
   );
   // Who was asked something of is polled when that was meant.

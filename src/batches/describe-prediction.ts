@@ -18,7 +18,7 @@ export async function describePrediction(
   const receipt = isEnd(state) ? await readReceipt(bucket, found) : null;
   return predictionView(
     askedForBy(itemId(batch, index), row, of),
-    { state, polledStatus: fields.status ?? null, receipt },
+    { state, seenStatus: fields.status ?? null, startedAt: fields.started_at ?? null, receipt },
     links,
   );
 }

@@ -101,7 +101,12 @@ export function openPredictions(deps: {
       const receipt = await receiptOf(found);
       return predictionView(
         found.asked,
-        { state: found.state, polledStatus: found.fields.status ?? null, receipt },
+        {
+          state: found.state,
+          seenStatus: found.fields.status ?? null,
+          startedAt: found.fields.started_at ?? null,
+          receipt,
+        },
         links,
       );
     },

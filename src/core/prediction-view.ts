@@ -48,8 +48,9 @@ export type AskedFor = {
 /** Where it stands. */
 export type Standing = {
   readonly state: ItemState;
-  /** The provider's word at the last poll, where there was one. */
-  readonly polledStatus: string | null;
+  /** The provider's word when it was seen last, and when it began to run by that; null: it wasn't seen. */
+  readonly seenStatus: string | null;
+  readonly startedAt: string | null;
   /** Of the attempt that has ended; null while it is open, or where it ended without one. */
   readonly receipt: Receipt | null;
 };
@@ -66,6 +67,7 @@ export function predictionView(asked: AskedFor, standing: Standing, links: Predi
   const { receipt } = standing;
   const { baseUrl } = links;
   const status = shownStatus(standing);
+  const startedAt = receipt === null ? standing.startedAt : receipt.started_at;
   const get = `${baseUrl}/v1/predictions/${item}`;
   return {
     id: item,
@@ -78,7 +80,7 @@ export function predictionView(asked: AskedFor, standing: Standing, links: Predi
     logs: receipt?.logs ?? "",
     data_removed: false,
     created_at: asked.createdAt,
-    ...(receipt?.started_at != null && { started_at: receipt.started_at }),
+    ...(startedAt !== null && { started_at: startedAt }),
     ...(receipt !== null && { completed_at: receipt.completed_at ?? receipt.recorded_at }),
     ...(deadline !== null && { deadline }),
     ...(target.kind === "deployment" && { deployment: `${target.owner}/${target.name}` }),
@@ -94,14 +96,14 @@ export function asUnfinished(view: PredictionView): PredictionView {
   return view.status === "processing" ? { ...view, status: "starting" } : view;
 }
 
-function shownStatus({ state, polledStatus, receipt }: Standing): PredictionView["status"] {
+function shownStatus({ state, seenStatus, receipt }: Standing): PredictionView["status"] {
   switch (state) {
     case "waiting":
     case "claimed":
     case "unclear":
       return "starting";
     case "running":
-      return polledStatus === "processing" ? "processing" : "starting";
+      return seenStatus === "processing" ? "processing" : "starting";
     case "copying":
     case "recording":
       return "processing";

@@ -80,8 +80,10 @@ export type OpenItemFields = {
   readonly deadline_at: string;
   /** Its prediction was found on the provider's list, and nothing else says that it is ours. */
   readonly by_list: string;
-  /** The provider's word for where the running prediction stood at the last poll. */
+  /** The provider's word for where the running prediction stood, at the last poll or when the list showed that it runs. */
   readonly status: string;
+  /** When it began to run, in the provider's words. */
+  readonly started_at: string;
   /** When a person opened the next attempt (ms), where Redis had lost even that this one had ended. */
   readonly redriven: string;
   /** How the attempt ends: JSON, or the word `bucket` where it is too large for here (`src/bucket/endings.ts`). */
@@ -90,6 +92,17 @@ export type OpenItemFields = {
   readonly progress: string;
   /** When a poll first saw that it succeeded, with an output that isn't whole (ms). */
   readonly incomplete_since: string;
+};
+
+/** An item whose prediction runs, as far as we know. */
+export type RunningItem = {
+  readonly ref: AttemptRef;
+  /** As it was seen last; null: it wasn't yet. */
+  readonly status: string | null;
+  /** Something was asked of it. */
+  readonly marked: boolean;
+  /** A poll saw that it succeeded, with an output that isn't whole. */
+  readonly incomplete: boolean;
 };
 
 /** What was asked of an item since its last poll. */
@@ -121,7 +134,7 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
   /** Leaves word for whoever works on the attempt; answers where it stands, null if it isn't the item's any more. */
   async function markItem(
     ref: AttemptRef,
-    mark: "wake" | "cancel" | "redriven" | "progress" | "incomplete_since",
+    mark: "wake" | "cancel" | "redriven" | "progress" | "incomplete_since" | "status" | "started_at",
     value: string = "1",
   ): Promise<ItemState | null> {
     const { account, batch, index, attempt } = ref;
@@ -246,21 +259,19 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
      * Those of these attempts that run; whether something was asked of them that their next poll is to do (`marked`), and
      * whether a poll has seen their end, and waits for the rest of the output (`incomplete`).
      */
-    async runningAmong(
-      refs: readonly AttemptRef[],
-    ): Promise<readonly { readonly ref: AttemptRef; readonly marked: boolean; readonly incomplete: boolean }[]> {
+    async runningAmong(refs: readonly AttemptRef[]): Promise<readonly RunningItem[]> {
       const looked = await Promise.all(
         refs.map(async (ref) => {
           const { account, batch, index } = ref;
-          const [byte, [incompleteSince, ...marks], canceled] = await Promise.all([
+          const [byte, [status = null, incompleteSince, ...marks], canceled] = await Promise.all([
             redis.getrangeBuffer(REDIS_KEYS.bytes(account, batch), index, index),
-            redis.hmget(REDIS_KEYS.item(account, batch, index), "incomplete_since", "wake", "cancel"),
+            redis.hmget(REDIS_KEYS.item(account, batch, index), "status", "incomplete_since", "wake", "cancel"),
             redis.hexists(REDIS_KEYS.batch(account, batch), "canceled_at"),
           ]);
           const { attempt, state } = readItemByte(byte[0] ?? 0);
           const marked = canceled === 1 || marks.some((mark) => mark != null);
           return attempt === ref.attempt && state === "running"
-            ? [{ ref, marked, incomplete: incompleteSince != null }]
+            ? [{ ref, status, marked, incomplete: incompleteSince != null }]
             : [];
         }),
       );
@@ -281,7 +292,11 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
     },
 
     /** What was asked of a running item since its last poll, which saw it in `status`; null: it saw nothing. */
-    async takeMarks({ account, batch, index }: AttemptRef, status: string | null): Promise<TakenMarks> {
+    async takeMarks(
+      { account, batch, index }: AttemptRef,
+      status: string | null,
+      startedAt: string | null = null,
+    ): Promise<TakenMarks> {
       const [woken, cancel, byList] = z
         .tuple([z.string(), z.number(), z.number()])
         .parse(
@@ -289,6 +304,7 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
             REDIS_KEYS.item(account, batch, index),
             REDIS_KEYS.batch(account, batch),
             status ?? "",
+            startedAt ?? "",
           ),
         );
       return { woken: woken !== "", wokenBy: waker.parse(woken), cancel: cancel === 1, byList: byList === 1 };

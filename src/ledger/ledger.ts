@@ -23,7 +23,7 @@ export { isUnclearHalt } from "./accounts.ts";
 export type { BatchStanding, CancelWalk, FailureGroup, HoldAnswer, Redriven } from "./batches.ts";
 export type { Budgets, Limited } from "./budgets.ts";
 export type { SweepNote } from "./following.ts";
-export type { MoveAnswer, MoveOptions, OpenIntent, OpenItemFields, TakenMarks } from "./items.ts";
+export type { MoveAnswer, MoveOptions, OpenIntent, OpenItemFields, RunningItem, TakenMarks } from "./items.ts";
 
 export type Ledger = ReturnType<typeof openLedger>;
 

@@ -1,6 +1,6 @@
 -- Leaves word for whoever works on an item next: `wake`, poll again soon; `cancel`, end it; `redriven`, another attempt
 -- follows, since when (ms); `progress`, what is copied; `incomplete_since`, when an end without a whole output was seen
--- first (ms), which stays.
+-- first (ms), which stays; `status` and `started_at`, what the provider's list shows of it.
 --
 -- KEYS  1 bytes    2 item
 -- ARGV  1 index    2 attempt    3 one of these    4 its value

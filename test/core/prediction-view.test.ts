@@ -71,7 +71,7 @@ function unbought(as: "canceled" | "aborted"): Receipt {
 }
 
 const view = (standing: Partial<Standing> & Pick<Standing, "state">, asked: Partial<AskedFor> = {}) =>
-  predictionView({ ...ASKED, ...asked }, { polledStatus: null, receipt: null, ...standing }, LINKS);
+  predictionView({ ...ASKED, ...asked }, { seenStatus: null, startedAt: null, receipt: null, ...standing }, LINKS);
 
 describe("the status", () => {
   test("of every state, as a table", () => {
@@ -100,11 +100,11 @@ describe("the status", () => {
     ];
     expect(new Set(table.map(([state]) => state))).toEqual(new Set(ITEM_STATES));
     expect(
-      table.map(([state, polledStatus, receipt]) => [
+      table.map(([state, seenStatus, receipt]) => [
         state,
-        polledStatus,
+        seenStatus,
         receipt,
-        view({ state, polledStatus, receipt }).status,
+        view({ state, seenStatus, receipt }).status,
       ]),
     ).toEqual(table);
   });
@@ -112,7 +112,7 @@ describe("the status", () => {
   test("is never `processing` where a hold has run out, and else as it was", () => {
     const standing = fc.record({
       state: fc.constantFrom(...ITEM_STATES),
-      polledStatus: fc.constantFrom(null, "starting", "processing", "other"),
+      seenStatus: fc.constantFrom(null, "starting", "processing", "other"),
       receipt: fc.constantFrom(null, receiptOf("succeeded", "saved"), unbought("aborted")),
     });
     fc.assert(
@@ -129,6 +129,15 @@ describe("the status", () => {
 });
 
 describe("a prediction", () => {
+  test("that runs shows when it began, and one that has ended what its receipt says of that", () => {
+    const startedAt = new Date(NOON).toISOString();
+    const running = { state: "running", seenStatus: "processing", startedAt } as const;
+    expect(view(running)).toMatchObject({ status: "processing", started_at: startedAt });
+    const receipt = receiptOf("succeeded", "saved");
+    expect(view({ ...running, state: "saved", receipt }).started_at).toBe(receipt.started_at);
+    expect(view({ state: "running" })).not.toHaveProperty("started_at");
+  });
+
   test("that is saved is shown whole, its files at our addresses", () => {
     expect(view({ state: "saved", receipt: receiptOf("succeeded", "saved") })).toEqual({
       id: ITEM,

@@ -388,6 +388,11 @@ describe("a mark", () => {
       await ledger.takeMarks(ref, seen);
       expect(await status()).toBe(kept);
     }
+    const startedAt = new Date(NOON).toISOString();
+    for (const told of [startedAt, null]) {
+      await ledger.takeMarks(ref, "processing", told);
+      expect((await ledger.readItem(ref)).fields.started_at).toBe(startedAt);
+    }
   });
 
   test("to cancel ends a claim that is given back, and no other step", async ({ line: { ledger } }) => {

@@ -124,6 +124,30 @@ describe("a sweep", () => {
     expect(await line.ledger.takeMarks(world.refs[0] as AttemptRef, null)).toMatchObject({ woken: false });
   });
 
+  test("notes once what it shows running, and since when, for whoever asks how it stands", async ({ line }) => {
+    const world = await open(line, 3, 5 * SECOND);
+    const startedAt = new Date(world.startedAtMs).toISOString();
+    const list = async (query: Query) => {
+      const shown = page(world, query);
+      const begun = shown.predictions.map((one) => (one.status === "processing" ? { ...one, startedAt } : one));
+      return { ...shown, predictions: begun };
+    };
+    const marks: string[] = [];
+    const markItem: WakeDeps["markItem"] = (ref, mark, value) => {
+      marks.push(`${ref.index} ${mark}`);
+      return line.ledger.markItem(ref, mark, value);
+    };
+    show(world, "processing", 0);
+    show(world, "succeeded", 1);
+    for (let sweeps = 0; sweeps < 2; sweeps++) await wake(world, { provider: { list }, markItem });
+    expect(marks.filter((mark) => !mark.endsWith("wake"))).toEqual(["0 status", "0 started_at"]);
+    const { fields } = await line.ledger.readItem(world.refs[0] as AttemptRef);
+    expect(fields).toMatchObject({ status: "processing", started_at: startedAt });
+    for (const index of [1, 2]) {
+      expect((await line.ledger.readItem(world.refs[index] as AttemptRef)).fields).not.toHaveProperty("status");
+    }
+  });
+
   test("asks nothing where nothing is in flight, and where all is too old for it", async ({ line }) => {
     const idle = await open(line, 1, 11 * MINUTE);
     expect(await wake(idle)).toBe(2 * SECOND);
