@@ -17,7 +17,7 @@ import {
   parseTags,
 } from "./bucket/object-settings.ts";
 import { parseBucketAddress } from "./bucket/open-bucket.ts";
-import type { S3Settings } from "./bucket/s3-bucket.ts";
+import type { S3Settings } from "./bucket/s3-client.ts";
 import { type AccountName, isTenantName, parseAccountName } from "./core/naming.ts";
 import { OUTPUT_LIFETIME_MS } from "./core/polling.ts";
 import { SECOND } from "./core/time.ts";

@@ -3,7 +3,8 @@
 import type { Bucket } from "./bucket.ts";
 import { openFileBucket } from "./file-bucket.ts";
 import { keyFault } from "./keys.ts";
-import { openS3Bucket, type S3Settings } from "./s3-bucket.ts";
+import { openS3Bucket } from "./s3-bucket.ts";
+import type { S3Settings } from "./s3-client.ts";
 
 export type BucketAddress =
   | { readonly kind: "folder"; readonly folder: string }

@@ -4,10 +4,7 @@
  * What of S3 we lean on: a put is atomic; `If-None-Match: *` lets one of many writers win (`checkBucket` proves it
  * before a store is trusted with money records); keys list in the order of their UTF-8 bytes.
  *
- * AWS gets the SDK's defaults, which send a CRC32 with every body, and of a stream the SHA-256, which it computes as well and
- * answers: what is stored is then compared with what was sent. A custom endpoint gets checksums only where an
- * operation demands them, because many stores refuse the SDK's streamed ones; there, as everywhere, the signature
- * covers the SHA-256 of what we send over plain http.
+ * How the client is set up stands in `s3-client.ts`, how streams are sent in `s3-stream.ts`.
  *
  * Deadlines: a request has `requestTimeoutMs` per attempt and at most four attempts; a socket that is silent for as
  * long is closed, so somebody who stops reading a `getStream` for that time loses it. Whatever fails is a BucketError
@@ -25,44 +22,17 @@ import {
   HeadObjectCommand,
   ListObjectsV2Command,
   PutObjectCommand,
-  type PutObjectCommandInput,
-  S3Client,
-  type S3ClientConfig,
+  type S3Client,
   type StorageClass,
 } from "@aws-sdk/client-s3";
-import { Upload } from "@aws-sdk/lib-storage";
-import { MINUTE, SECOND } from "../core/time.ts";
+import { MINUTE } from "../core/time.ts";
 import { type Bucket, BucketError, type ObjectInfo, type StreamOptions } from "./bucket.ts";
 import { checkKey, checkPrefix, checkRange, keyFault } from "./keys.ts";
 import type { ObjectSettings } from "./object-settings.ts";
+import { checksumsOf, openS3Client, type S3Settings } from "./s3-client.ts";
 import { namesNoKey, statusOf, translated, wasRefusedAsTaken } from "./s3-errors.ts";
+import { sendStream } from "./s3-stream.ts";
 import { withBody } from "./streamed-body.ts";
-
-export type S3Settings = {
-  /** Another store than AWS: `http://host:port` or https, with a path if it has one. */
-  readonly endpoint?: string | undefined;
-  /** Where unset, the SDK's own (AWS_REGION, profile); with an endpoint at last `us-east-1`. */
-  readonly region?: string | undefined;
-  /** Where unset, the SDK's own chain: environment, profile, container, machine. */
-  readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string } | undefined;
-  /** Checksums with every body. Where unset: yes on AWS, no with an endpoint. */
-  readonly checksums?: boolean | undefined;
-  /** How long one attempt of a request may take, and how long a socket may be silent. */
-  readonly requestTimeoutMs?: number | undefined;
-  /** First and later attempts of one request. */
-  readonly attempts?: number | undefined;
-  /** How objects are to be stored. */
-  readonly objects?: ObjectSettings | undefined;
-  /** How long all attempts of one request may take together, where no stream is written. Twice the timeout where unset. */
-  readonly deadlineMs?: number | undefined;
-};
-
-/** What is in flight over the network from one process; as many sockets are kept open. */
-const SOCKETS = 64;
-
-/** A stream keeps at most two parts in flight and one being filled: some 32 MB. 10,000 parts make 80 GB. */
-const PART_BYTES = 8 * 1024 * 1024;
-const PARTS_IN_FLIGHT = 2;
 
 /** How often a conditional put is sent again because another write to the key was in progress. */
 const CONFLICT_TRIES = 8;
@@ -79,53 +49,8 @@ export async function openS3Bucket(
   if (settings.endpoint !== undefined && !/^https?:$/.test(URL.parse(settings.endpoint)?.protocol ?? "")) {
     throw new BucketError("failed", `the S3 endpoint isn't an http or https address; write http://host:port`);
   }
-  const client = await openClient(settings);
+  const client = await openS3Client(settings);
   return new S3Bucket(client, settings.bucket, prefix, settings);
-}
-
-async function openClient(settings: S3Settings): Promise<S3Client> {
-  const client = new S3Client(clientConfig(settings));
-  try {
-    await client.config.region();
-    return client;
-  } catch (error) {
-    client.destroy();
-    if (settings.endpoint === undefined) {
-      throw new BucketError("failed", "no AWS region is set; set AWS_REGION to the bucket's region", error);
-    }
-    // Stores other than AWS take any region, as long as both sides sign with the same.
-    return new S3Client(clientConfig({ ...settings, region: "us-east-1" }));
-  }
-}
-
-function clientConfig(settings: S3Settings): S3ClientConfig {
-  const { endpoint, region, credentials } = settings;
-  const checksums = checksumsOf(settings);
-  const timeoutMs = settings.requestTimeoutMs ?? MINUTE;
-  const silent = (): void => {};
-  return {
-    ...(region === undefined ? {} : { region }),
-    ...(credentials === undefined ? {} : { credentials }),
-    ...(endpoint === undefined ? { followRegionRedirects: true } : { endpoint, forcePathStyle: true }),
-    requestChecksumCalculation: checksums ? "WHEN_SUPPORTED" : "WHEN_REQUIRED",
-    responseChecksumValidation: checksums ? "WHEN_SUPPORTED" : "WHEN_REQUIRED",
-    // Some stores never answer `Expect: 100-continue`, which costs six seconds for every body over 2 MB.
-    ...(endpoint === undefined ? {} : { expectContinueHeader: false }),
-    maxAttempts: settings.attempts ?? 4,
-    requestHandler: {
-      connectionTimeout: Math.min(5 * SECOND, timeoutMs),
-      requestTimeout: timeoutMs,
-      throwOnRequestTimeout: true,
-      socketTimeout: timeoutMs,
-      httpAgent: { keepAlive: true, maxSockets: SOCKETS },
-      httpsAgent: { keepAlive: true, maxSockets: SOCKETS },
-      logger: { debug: silent, info: silent, warn: silent, error: silent },
-    },
-  };
-}
-
-function checksumsOf({ checksums, endpoint }: S3Settings): boolean {
-  return checksums ?? endpoint === undefined;
 }
 
 class S3Bucket implements Bucket {
@@ -175,38 +100,17 @@ class S3Bucket implements Bucket {
       body,
       options.signal,
       async () => {
-        const { chunks, rest } = await firstPart(body);
         const params = {
           ...this.#newObject(key),
           ContentType: options.contentType,
-          ...this.#proof(),
+          ...(this.#checksums && { ChecksumAlgorithm: "SHA256" as const }),
           ...(storageClass !== undefined && { StorageClass: storageClass as StorageClass }),
         };
-        if (rest === null) {
-          const whole = new PutObjectCommand({ ...params, Body: Buffer.concat(chunks) });
-          sha256 = hexOf((await this.#client.send(whole, this.#deadline())).ChecksumSHA256);
-        } else {
-          await this.#uploadParts(params, Readable.from(joined(chunks, rest), { objectMode: false }));
-        }
+        sha256 = await sendStream(this.#client, params, body, { deadlineMs: this.#deadlineMs });
       },
       (error) => this.#translated(error, "writing", key),
     );
     return { sha256 };
-  }
-
-  /**
-   * An abort fails the body, and Upload then waits for its parts in flight and aborts the multipart upload before it answers.
-   * Its own abort() answers at once, and what its parts leave behind would stay and cost.
-   */
-  async #uploadParts(params: Omit<PutObjectCommandInput, "Body">, body: Readable): Promise<void> {
-    const upload = new Upload({
-      client: this.#client,
-      params: { ...params, Body: body },
-      partSize: PART_BYTES,
-      queueSize: PARTS_IN_FLIGHT,
-      leavePartsOnError: false,
-    });
-    await upload.done();
   }
 
   async putOnce(key: string, body: Uint8Array | string, options: { readonly contentType: string }): Promise<boolean> {
@@ -399,10 +303,6 @@ class S3Bucket implements Bucket {
     };
   }
 
-  #proof(): { readonly ChecksumAlgorithm?: "SHA256" } {
-    return this.#checksums ? { ChecksumAlgorithm: "SHA256" } : {};
-  }
-
   #deadline(): { readonly abortSignal: AbortSignal } {
     return { abortSignal: AbortSignal.timeout(this.#deadlineMs) };
   }
@@ -413,28 +313,6 @@ class S3Bucket implements Bucket {
   }
 }
 
-type Chunks = AsyncIterator<Buffer | string, undefined>;
-
-/** What a stream begins with, up to a part's length; `rest`: what follows, null where that was all. */
-async function firstPart(body: Readable): Promise<{ readonly chunks: Buffer[]; readonly rest: Chunks | null }> {
-  const rest = body[Symbol.asyncIterator]() as Chunks;
-  const chunks: Buffer[] = [];
-  for (let bytes = 0; bytes <= PART_BYTES; ) {
-    const { done, value } = await rest.next();
-    if (done === true) return { chunks, rest: null };
-    const chunk = typeof value === "string" ? Buffer.from(value) : value;
-    chunks.push(chunk);
-    bytes += chunk.length;
-  }
-  return { chunks, rest };
-}
-
-/** Empties `chunks`: what has gone on needn't be held until the last part has. */
-async function* joined(chunks: Buffer[], rest: Chunks): AsyncGenerator<Buffer | string> {
-  for (let chunk = chunks.shift(); chunk !== undefined; chunk = chunks.shift()) yield chunk;
-  for (let next = await rest.next(); next.done !== true; next = await rest.next()) yield next.value;
-}
-
 /** A body that ends early is an error, not a shorter object. */
 async function whole(body: unknown, bytes: number): Promise<Buffer> {
   if (!(body instanceof Readable)) throw new TypeError("the SDK gave no Node stream");
@@ -443,13 +321,6 @@ async function whole(body: unknown, bytes: number): Promise<Buffer> {
     throw Object.assign(new Error(`the body ended after ${read.length} of ${bytes} bytes`), { code: "ECONNRESET" });
   }
   return read;
-}
-
-/** Of what came in parts S3 answers a digest of the parts' digests, with their number behind it; that of the bytes is null then. */
-function hexOf(base64: string | undefined): string | null {
-  return base64 !== undefined && /^[A-Za-z0-9+/]{43}=$/.test(base64)
-    ? Buffer.from(base64, "base64").toString("hex")
-    : null;
 }
 
 function bytesOf(body: Uint8Array | string): Uint8Array {

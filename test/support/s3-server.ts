@@ -3,7 +3,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { S3Settings } from "../../src/bucket/s3-bucket.ts";
+import type { S3Settings } from "../../src/bucket/s3-client.ts";
 import { LOCAL_S3_PATH, startLocalS3 } from "../../src/embedded/local-s3.ts";
 
 export type S3Server = {
