@@ -41,12 +41,24 @@ export const createBody = z.strictObject({
 /** Where the path names what runs. */
 export const createOfPathBody = z.strictObject(createFields);
 
-export const ownerAndName = z.object({ owner: z.string().max(100), name: z.string().max(100) });
-export const predictionParams = z.object({ id: z.string().max(100) });
-export const batchParams = z.object({ id: z.string().max(100) });
-export const fileParams = z.object({ item: z.string().max(100), name: z.string().max(100) });
+const idOf = (what: string) =>
+  z
+    .string()
+    .max(100)
+    .meta({ description: `The ${what}'s id.` });
+
+export const ownerAndName = z.object({
+  owner: z.string().max(100).meta({ description: "Whose it is." }),
+  name: z.string().max(100).meta({ description: "What it is called there." }),
+});
+export const predictionParams = z.object({ id: idOf("prediction") });
+export const batchParams = z.object({ id: idOf("batch") });
+export const fileParams = z.object({
+  item: idOf("prediction"),
+  name: z.string().max(100).meta({ description: "The file's, as output URLs have it." }),
+});
 export const fileQuery = z.object({
-  expires: z.string().max(20).optional(),
+  expires: z.string().max(20).optional().meta({ description: "Until when the signature holds." }),
   signature: z.string().max(100).optional(),
 });
 
@@ -59,9 +71,13 @@ export const predictionsQuery = z.strictObject({
 export const createBatchQuery = z.strictObject({
   name: z.string().min(1).max(200).default("rows").meta({ description: "Part of what makes it the same batch." }),
   model: z.string().max(300).optional().meta({ description: "For rows that name none; or `version`, `deployment`." }),
-  version: z.string().max(300).optional(),
-  deployment: z.string().max(300).optional(),
-  account: z.string().max(31).optional(),
+  version: z.string().max(300).optional().meta({ description: "As `model`." }),
+  deployment: z.string().max(300).optional().meta({ description: "As `model`." }),
+  account: z
+    .string()
+    .max(31)
+    .optional()
+    .meta({ description: "Who pays; unnamed the key's, the only one, or `replicate`." }),
   retry_failed: z.coerce
     .number()
     .int()
@@ -69,7 +85,10 @@ export const createBatchQuery = z.strictObject({
     .max(MAX_ATTEMPT - 1)
     .default(0)
     .meta({ description: "So many more attempts of what the provider itself failed, each paid for." }),
-  again: z.stringbool().default(false).meta({ description: "Make a new batch even if it is the same." }),
+  again: z
+    .stringbool()
+    .default(false)
+    .meta({ type: "boolean", default: false, description: "Make a new batch even if it is the same." }),
 });
 
 export const batchesQuery = z.strictObject({
