@@ -13,7 +13,14 @@ export function accountRoutes({ ledger }: AccountDeps): FastifyPluginAsyncZod {
   return async (app) => {
     app.get(
       "/account",
-      { schema: { summary: "Whose key this is", tags: ["account"], response: { 200: schemas.account } } },
+      {
+        schema: {
+          operationId: "account.get",
+          summary: "Whose key this is",
+          tags: ["account"],
+          response: { 200: schemas.account },
+        },
+      },
       async ({ client }) => ({ type: "organization", username: client.tenant, name: client.tenant }) as const,
     );
 
@@ -22,6 +29,7 @@ export function accountRoutes({ ledger }: AccountDeps): FastifyPluginAsyncZod {
       {
         config: { writes: true }, // it would let a viewer sign
         schema: {
+          operationId: "webhooks.default.secret.get",
           summary: "What webhooks to this tenant are signed with",
           tags: ["account"],
           response: { 200: schemas.webhookSecret },

@@ -43,8 +43,6 @@ export type BatchesDeps = {
 const PAGE = 100;
 const ROWS_AT_ONCE = 1_000;
 
-const found = { 200: schemas.batch, 404: schemas.problem };
-
 export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
   return async (app) => {
     app.post(
@@ -52,11 +50,11 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
       {
         config: { writes: true, rows: true },
         schema: {
+          operationId: "batches.create",
           summary: "Create a batch from rows: a line of JSON each, as application/x-ndjson",
           tags: ["batches"],
-          consumes: ["application/x-ndjson"],
           querystring: schemas.createBatchQuery,
-          response: { 200: schemas.batch, 201: schemas.batch, 422: schemas.invalid },
+          response: { 200: schemas.batch, 201: schemas.batch },
         },
       },
       async (request, reply) => {
@@ -71,10 +69,11 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
       "/batches",
       {
         schema: {
+          operationId: "batches.list",
           summary: "List batches, newest first, 100 a page",
           tags: ["batches"],
           querystring: schemas.batchesQuery,
-          response: { 200: schemas.batchesPage, 422: schemas.invalid },
+          response: { 200: schemas.batchesPage },
         },
       },
       async (request) => {
@@ -95,10 +94,11 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
       "/batches/:id",
       {
         schema: {
+          operationId: "batches.get",
           summary: "How a batch stands, and what went wrong in it",
           tags: ["batches"],
           params: schemas.batchParams,
-          response: { 200: schemas.batchWithFailures, 404: schemas.problem },
+          response: { 200: schemas.batchWithFailures },
         },
       },
       async (request) => {
@@ -117,10 +117,10 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
       {
         exposeHeadRoute: false, // all of it would be read, to be dropped
         schema: {
+          operationId: "batches.results.list",
           summary: "What became of each item, a line of JSON each, in input order; also while the batch runs",
           tags: ["batches"],
           params: schemas.batchParams,
-          produces: ["application/x-ndjson"],
         },
       },
       async (request, reply) => {
@@ -146,10 +146,10 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
       {
         exposeHeadRoute: false,
         schema: {
+          operationId: "batches.events.follow",
           summary: "The batch as it changes, as server-sent events; Last-Event-ID resumes",
           tags: ["batches"],
           params: schemas.batchParams,
-          produces: ["text/event-stream"],
         },
       },
       async (request, reply) => {
@@ -171,10 +171,11 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
         {
           config: { writes: true },
           schema: {
+            operationId: `batches.${act}`,
             summary,
             tags: ["batches"],
             params: schemas.batchParams,
-            response: { ...found, 409: schemas.problem },
+            response: { 200: schemas.batch },
           },
         },
         async (request) => {

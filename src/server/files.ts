@@ -42,8 +42,10 @@ export function fileRoutes(deps: FilesDeps): FastifyPluginAsyncZod {
       {
         config: { open: true },
         schema: {
+          operationId: "files.get",
           summary: "A kept output",
           tags: ["files"],
+          security: [{ bearer: [] }, { basic: [] }, { signature: [] }],
           params: schemas.fileParams,
           querystring: schemas.fileQuery,
         },

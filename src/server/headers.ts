@@ -3,10 +3,10 @@
 import { HOUR, MINUTE, SECOND } from "../core/time.ts";
 import { type InvalidField, invalidInput } from "./problems.ts";
 
-const LONGEST_WAIT_SECONDS = 60;
-const SHORTEST_RUN_MS = 5 * SECOND;
-const LONGEST_RUN_MS = 24 * HOUR;
-const LONGEST_KEY = 255;
+export const LONGEST_WAIT_SECONDS = 60;
+export const SHORTEST_RUN_MS = 5 * SECOND;
+export const LONGEST_RUN_MS = 24 * HOUR;
+export const LONGEST_KEY = 255;
 
 /** What a preference to wait comes to. `applied`: as the answer repeats it. */
 export type Hold = { readonly seconds: number; readonly applied: string };

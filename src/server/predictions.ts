@@ -55,8 +55,8 @@ const READS_AT_ONCE = 20;
 /** A cancel usually takes effect within a poll; whoever asked for it gets to see that. */
 const CANCEL_WAIT_MS = 3 * SECOND;
 
-const created = { 201: schemas.prediction, 202: schemas.prediction, 422: schemas.invalid, 429: schemas.problem };
-const found = { 200: schemas.prediction, 404: schemas.problem };
+const created = { 201: schemas.prediction, 202: schemas.prediction };
+const found = { 200: schemas.prediction };
 
 export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
   return async (app) => {
@@ -64,7 +64,13 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
       "/predictions",
       {
         config: { writes: true },
-        schema: { summary: "Create a prediction", tags: ["predictions"], body: schemas.createBody, response: created },
+        schema: {
+          operationId: "predictions.create",
+          summary: "Create a prediction",
+          tags: ["predictions"],
+          body: schemas.createBody,
+          response: created,
+        },
       },
       async (request, reply) => {
         const { version, ...body } = request.body;
@@ -83,6 +89,7 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
         {
           config: { writes: true },
           schema: {
+            operationId: `${kind}s.predictions.create`,
             summary: `Create a prediction of a ${kind}`,
             tags: ["predictions"],
             params: schemas.ownerAndName,
@@ -103,10 +110,11 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
       "/predictions",
       {
         schema: {
+          operationId: "predictions.list",
           summary: "List single predictions, newest first, 100 a page",
           tags: ["predictions"],
           querystring: schemas.predictionsQuery,
-          response: { 200: schemas.predictionsPage, 422: schemas.invalid },
+          response: { 200: schemas.predictionsPage },
         },
       },
       async (request) => list(request.query, request),
@@ -116,6 +124,7 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
       "/predictions/:id",
       {
         schema: {
+          operationId: "predictions.get",
           summary: "Get a prediction",
           tags: ["predictions"],
           params: schemas.predictionParams,
@@ -133,6 +142,7 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
       {
         config: { writes: true },
         schema: {
+          operationId: "predictions.cancel",
           summary: "Cancel a prediction",
           tags: ["predictions"],
           params: schemas.predictionParams,

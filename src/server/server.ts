@@ -100,7 +100,7 @@ export async function buildServer(deps: ServerDeps): Promise<FastifyInstance> {
   });
 
   const otherMethods = answerOtherMethods(app);
-  await describeApi(app);
+  await describeApi(app, links);
   await app.register(health(deps));
   await app.register(
     async (api) => {
