@@ -50,6 +50,13 @@ const SECURITY_SCHEMES = {
   },
 } as const;
 
+/** The page has no viewport of its own: a phone would lay it out as wide as a desk's screen. */
+const VIEWPORT = `const meta = document.createElement("meta");
+meta.name = "viewport";
+meta.content = "width=device-width, initial-scale=1";
+document.head.append(meta);
+`;
+
 const AS_JSON_SCHEMA = {
   zodToJsonConfig: {
     unrepresentable: "any",
@@ -90,7 +97,7 @@ export async function describeApi(app: FastifyInstance, { baseUrlOf }: Pick<Link
   await app.register(swaggerUi, {
     routePrefix: "/v1/docs",
     staticCSP: true,
-    theme: { title: "Outlast: the API" },
+    theme: { title: "Outlast: the API", js: [{ filename: "viewport.js", content: VIEWPORT }] },
     uiConfig: { deepLinking: true, tryItOutEnabled: false },
   });
   // Kept as a file it has to say where the server is.

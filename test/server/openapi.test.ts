@@ -3,6 +3,7 @@
 import { Validator } from "@seriousme/openapi-schema-validator";
 import type { FastifyInstance } from "fastify";
 import { describe, expect } from "vitest";
+import { launchChromium, missingChromium } from "../dashboard/chromium.ts";
 import { type Described, type Document, describedBy } from "./described.ts";
 import { test, WITH_KEYS } from "./serving.ts";
 
@@ -177,4 +178,13 @@ describe("the document", () => {
     const other = await (await serve()).app.inject({ url: "/v1/openapi.json", headers: { host: "localhost:7700" } });
     expect(other.json<Document>().servers).toEqual([{ url: "http://localhost:7700" }]);
   });
+});
+
+test.skipIf(missingChromium() !== null)("the page is as wide as a phone", async ({ serve }) => {
+  const port = await (await serve()).listen();
+  await using browser = await launchChromium();
+  const page = await browser.newPage({ viewport: { width: 390, height: 800 }, isMobile: true });
+  await page.goto(`http://127.0.0.1:${port}/v1/docs/`);
+  await page.locator(".opblock").first().waitFor();
+  expect(await page.evaluate("[innerWidth, document.documentElement.scrollWidth]")).toEqual([390, 390]);
 });
