@@ -2,6 +2,7 @@
 
 import type { Socket } from "node:net";
 import type { FastifyInstance, FastifyReply } from "fastify";
+import { HttpProblem } from "./problems.ts";
 
 /** Aborts when whoever asked has gone. Fastify's `request.signal` hears of it no more once the body has been read. */
 export function askerGone({ raw }: FastifyReply): AbortSignal {
@@ -25,6 +26,10 @@ export function closeInOrder(app: FastifyInstance, headersMs: number, letGo: () 
     setTimeout(() => {
       for (const [socket, requests] of asking) if (requests === 0) socket.destroy();
     }, headersMs).unref();
+  });
+  // For those that come on a connection which was kept. Fastify's own answer is none of ours (`return503OnClosing`).
+  app.addHook("onRequest", (_request, _reply, done) => {
+    done(closing ? new HttpProblem(503, "the server is closing", { retryAfterSeconds: 1 }) : undefined);
   });
   app.addHook("onSend", (_request, reply, _payload, done) => {
     if (closing) reply.header("connection", "close");

@@ -108,7 +108,6 @@ export function problemOf(error: FastifyError, { headers, body }: FastifyRequest
   if (down !== null) return outage(down);
   const status = error.statusCode ?? 500;
   if (status < 500) return { status, detail: error.message };
-  if (status === 503) return { status, detail: "the server is closing", retryAfterSeconds: 1 };
   return { status, detail: "the server failed to answer this; its log says why" };
 }
 

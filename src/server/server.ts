@@ -85,6 +85,7 @@ export async function buildServer(deps: ServerDeps): Promise<FastifyInstance> {
     clientErrorHandler: answerClientErrors,
     frameworkErrors: answerBadUrls,
     forceCloseConnections: "idle",
+    return503OnClosing: false,
     http: { headersTimeout: headersMs, connectionsCheckingInterval: headersMs / 2 },
     routerOptions: { maxParamLength: 200 },
   });

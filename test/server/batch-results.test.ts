@@ -182,8 +182,20 @@ describe("kept files", () => {
     const outside = await get({ range: "bytes=99-" });
     expectProblem(outside, 416);
     expect(outside.headers["content-range"]).toBe(`bytes */${text.length}`);
+    expect(outside.headers).not.toHaveProperty("cache-control");
     const only = await served.app.inject({ method: "HEAD", url: signed });
     expect([only.statusCode, only.headers["content-length"], only.body]).toEqual([200, String(text.length), ""]);
+  });
+
+  test("that are gone from the bucket are told so, to nobody for longer than now", async ({ serve }) => {
+    const served = await serve();
+    const { signed, id } = await kept(served, {});
+    const [line] = await results(served, id.slice(0, 20) as BatchId);
+    await served.services.bucket.delete(line?.outputs[0]?.key ?? "");
+    const answer = await served.app.inject(signed);
+    expectProblem(answer, 404);
+    expect(answer.headers).not.toHaveProperty("cache-control");
+    expect(answer.headers).not.toHaveProperty("content-disposition");
   });
 
   test("never run as a page", async ({ serve }) => {

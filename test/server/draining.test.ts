@@ -113,7 +113,7 @@ describe("a server that is told to stop", { timeout: 60_000 }, () => {
     await expectKept(fleet, view.id);
   });
 
-  test("sends a download that is under way to its end", async ({ fleet }) => {
+  test("sends a download that is under way to its end, and refuses what is asked behind it", async ({ fleet }) => {
     const server = await fleet.startServer();
     const items = 20_000;
     const batch = await post(server, items);
@@ -121,9 +121,15 @@ describe("a server that is told to stop", { timeout: 60_000 }, () => {
     await client.send(head(`GET /v1/batches/${batch}/results`));
     await client.shows(/"index":0/);
     const end = stopped(server);
+    await untilDeaf(portOf(server));
+    await client.send(head("GET /v1/account"));
     expect(await client.ended()).toBe("in order");
     expect(client.received().match(/"index":/g)).toHaveLength(items);
-    expect(client.received()).toMatch(/\r\n0\r\n\r\n$/);
+    const [, refusal = ""] = client.received().split("\r\n0\r\n\r\n");
+    expect(refusal).toMatch(/^HTTP\/1\.1 503 /);
+    for (const header of [/\r\nretry-after: 1\r\n/i, /\r\ncontent-type: application\/problem\+json\r\n/i]) {
+      expect(refusal).toMatch(header);
+    }
     expect(await end).toMatchObject({ code: 0 });
   });
 
