@@ -13,7 +13,7 @@ import { type FileHandle, mkdir, open, realpath } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { Readable } from "node:stream";
 import { type Bucket, BucketError, type ObjectInfo } from "./bucket.ts";
-import { codeOf, translated } from "./file-errors.ts";
+import { codeOf, gone, translated } from "./file-errors.ts";
 import { type FileWriter, openFileWriter } from "./file-writer.ts";
 import { checkKey, checkPrefix, checkRange } from "./keys.ts";
 import { infoOf, listFolder } from "./list-folder.ts";
@@ -52,7 +52,7 @@ class FileBucket implements Bucket {
     try {
       await this.#writer.put(path, (file) => file.writeFile(body));
     } catch (error) {
-      throw translated(error, "writing", `file:${path}`);
+      throw await this.#faultOf(error, "writing", `file:${path}`);
     }
   }
 
@@ -68,7 +68,7 @@ class FileBucket implements Bucket {
       async () => {
         await this.#writer.put(path, (file) => writeStream(file, body));
       },
-      (error) => translated(error, "writing", `file:${path}`),
+      (error) => this.#faultOf(error, "writing", `file:${path}`),
     );
     return { sha256: null };
   }
@@ -78,7 +78,7 @@ class FileBucket implements Bucket {
     try {
       return await this.#writer.putOnce(path, (file) => file.writeFile(body));
     } catch (error) {
-      throw translated(error, "writing", `file:${path}`);
+      throw await this.#faultOf(error, "writing", `file:${path}`);
     }
   }
 
@@ -130,8 +130,7 @@ class FileBucket implements Bucket {
       if (!(await isRealFolder(dirname(path), this.#root)) || (await isFolder(path))) return;
       await this.#writer.remove(path);
     } catch (error) {
-      if (codeOf(error) !== "ENOENT" && codeOf(error) !== "ENOTDIR")
-        throw translated(error, "deleting", `file:${path}`);
+      if (!(await this.#leadsNowhere(error))) throw await this.#faultOf(error, "deleting", `file:${path}`);
     }
   }
 
@@ -161,9 +160,23 @@ class FileBucket implements Bucket {
       await file.close();
       return null;
     } catch (error) {
-      if (["ENOENT", "ENOTDIR", "ENXIO"].includes(codeOf(error))) return null;
-      throw translated(error, "reading", `file:${path}`);
+      if (await this.#leadsNowhere(error)) return null;
+      throw await this.#faultOf(error, "reading", `file:${path}`);
     }
+  }
+
+  /** There is no object at the path that was asked for. */
+  async #leadsNowhere(error: unknown): Promise<boolean> {
+    return ["ENOENT", "ENOTDIR", "ENXIO"].includes(codeOf(error)) && !(await this.#isGone(error));
+  }
+
+  async #faultOf(error: unknown, doing: string, where: string): Promise<unknown> {
+    return (await this.#isGone(error)) ? gone(this.#root) : translated(error, doing, where);
+  }
+
+  /** A file in the way is a key's fault, unless it stands where the bucket's own folder was. */
+  async #isGone(error: unknown): Promise<boolean> {
+    return codeOf(error) === "ENOTDIR" && !(await isFolder(this.#root));
   }
 
   async #read<T>(key: string, use: (file: FileHandle, size: number) => Promise<T>): Promise<T | null> {

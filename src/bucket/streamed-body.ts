@@ -26,7 +26,7 @@ export async function withBody(
   } catch (error) {
     const { errored } = body;
     if (errored !== null && (errored === error || !wasLetGo(errored, signal))) throw errored;
-    throw endedEarly(error) ? error : translate(error);
+    throw endedEarly(error) ? error : await translate(error);
   } finally {
     signal?.removeEventListener("abort", abort);
     body.destroy();

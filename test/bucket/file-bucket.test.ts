@@ -138,6 +138,27 @@ describe("a folder as a bucket", () => {
     expect(await readdir(folder)).toEqual([]);
   });
 
+  test("in whose place a plain file stands is gone, whatever is asked of it", async ({ folder }) => {
+    const bucket = await openFileBucket(join(folder, "disk"));
+    await bucket.put("a/b.txt", "x", TEXT);
+    await rm(join(folder, "disk"), { recursive: true });
+    await writeFile(join(folder, "disk"), "mine");
+    const gone = { name: "BucketError", code: "missing-bucket" };
+    for (const key of ["a.txt", "a/b.txt", "a/b/c.txt"]) {
+      await expect(bucket.put(key, "x", TEXT)).rejects.toMatchObject(gone);
+      await expect(bucket.putOnce(key, "x", TEXT)).rejects.toMatchObject(gone);
+      await expect(bucket.putStream(key, Readable.from(["x"]), TEXT)).rejects.toMatchObject(gone);
+      await expect(bucket.get(key, { maxBytes: 1 })).rejects.toMatchObject(gone);
+      await expect(bucket.getRange(key, 0, 1)).rejects.toMatchObject(gone);
+      await expect(bucket.getStream(key)).rejects.toMatchObject(gone);
+      await expect(bucket.head(key)).rejects.toMatchObject(gone);
+      await expect(bucket.delete(key)).rejects.toMatchObject(gone);
+    }
+    await expect(keysOf(bucket)).rejects.toMatchObject(gone);
+    await expect(keysOf(bucket, "a/")).rejects.toMatchObject(gone);
+    expect(await readFile(join(folder, "disk"), "utf8")).toBe("mine");
+  });
+
   test("refuses an object whose name would have to be a file and a folder at once", async ({ folder }) => {
     const bucket = await openFileBucket(folder);
     await bucket.put("a", "x", TEXT);
