@@ -137,6 +137,10 @@ function board(deps: DashboardDeps, queues: BoardQueues): FastifyPluginAsync {
         },
       },
     });
+    // Thrown on, an error is the server's own to answer, as on any other route; its words would reach whoever looks.
+    server.setErrorHandler((error: unknown) => {
+      throw error;
+    });
     // Its queues refuse writes themselves; what it does to all of them at once is refused here.
     app.addHook("onRequest", async ({ method }, reply) => {
       if (method === "GET" || method === "HEAD") return;

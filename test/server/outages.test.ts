@@ -3,7 +3,7 @@
  * `/ready` names what is missing, and all is well by itself when it is back. What was answered with 201 is there.
  */
 
-import { mkdtemp, rename, rm } from "node:fs/promises";
+import { mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -56,6 +56,7 @@ async function routesOf({ app, services }: Served): Promise<Readonly<Record<stri
     resume: { method: "POST", url: `/v1/batches/${paused}/resume` },
     file: { url: `${file.pathname}${file.search}` },
     secret: { url: "/v1/webhooks/default/secret" },
+    board: { url: "/queues/api/queues?page=1&jobsPerPage=10" },
   };
 }
 
@@ -195,7 +196,7 @@ describe("Redis", () => {
     withRedis((redis) => ({
       down: redis.kill,
       up: redis.restart,
-      fault: /^Redis/,
+      fault: /^Redis can't be used at the moment \((?:unreachable|timeout)\)$/,
       unharmed: [],
     })),
   );
@@ -204,7 +205,7 @@ describe("Redis", () => {
     withRedis((_redis, pid) => ({
       down: () => void process.kill(pid, "SIGSTOP"),
       up: () => void process.kill(pid, "SIGCONT"),
-      fault: /^Redis doesn't answer within 2 s/,
+      fault: /^Redis can't be used at the moment \(timeout\)$/,
       unharmed: [],
     })),
   );
@@ -244,7 +245,7 @@ test("who watches a batch, and who is held, hear of it when Redis is back", { ti
 
 describe("the bucket", () => {
   /** What is in Redis, or in memory, is told without it. */
-  const IN_REDIS = ["batches", "batch", "secret"];
+  const IN_REDIS = ["batches", "batch", "secret", "board"];
 
   async function withFolder(outage: (folder: string) => Outage): Promise<void> {
     const place = await mkdtemp(path.join(tmpdir(), "outlast-outage-"));
@@ -263,7 +264,22 @@ describe("the bucket", () => {
     withFolder((folder) => ({
       down: () => rename(folder, `${folder}-away`),
       up: () => rename(`${folder}-away`, folder),
-      fault: /^the bucket file:.* is gone/,
+      fault: /^the bucket can't be used at the moment \(missing-bucket\)$/,
+      unharmed: IN_REDIS,
+    })),
+  );
+
+  test("a folder that a plain file stands in for, and comes back", { timeout: 120_000 }, () =>
+    withFolder((folder) => ({
+      async down() {
+        await rename(folder, `${folder}-away`);
+        await writeFile(folder, "");
+      },
+      async up() {
+        await rm(folder);
+        await rename(`${folder}-away`, folder);
+      },
+      fault: /^the bucket can't be used at the moment \(missing-bucket\)$/,
       unharmed: IN_REDIS,
     })),
   );
@@ -298,10 +314,10 @@ describe("the bucket", () => {
   }
 
   test("an S3 server that is gone, and comes back", { timeout: 180_000 }, () =>
-    withS3("gone", /^the bucket s3:\/\/blobs\/outage/),
+    withS3("gone", /^the bucket can't be used at the moment \((?:unreachable|timeout)\)$/),
   );
 
   test("an S3 server that says nothing, and speaks again", { timeout: 180_000 }, () =>
-    withS3("frozen", /^the bucket s3:\/\/blobs\/outage doesn't answer within 5 s/),
+    withS3("frozen", /^the bucket can't be used at the moment \(timeout\)$/),
   );
 });

@@ -2,13 +2,15 @@
 
 import { once } from "node:events";
 import { createServer } from "node:net";
-import { describe, expect } from "vitest";
+import { pino } from "pino";
+import { describe, expect, vi } from "vitest";
+import { BucketError } from "../../src/bucket/bucket.ts";
 import { readConfig } from "../../src/config.ts";
 import { ListenError } from "../../src/server/listen-error.ts";
 import { listen, requireKeysBeyondLoopback } from "../../src/server/server.ts";
 import { outlast } from "../cli/outlast.ts";
 import { expectProblem } from "./expect-problem.ts";
-import { KEYS, test, WITH_KEYS } from "./serving.ts";
+import { bucketWith, KEYS, test, WITH_KEYS } from "./serving.ts";
 
 describe("health", () => {
   test("it is alive, and ready while Redis and bucket answer", async ({ serve }) => {
@@ -25,6 +27,20 @@ describe("health", () => {
       expect(answer.statusCode).toBe(200);
       expect(answer.body).not.toContain(folder);
     }
+  });
+
+  test("what isn't there is named with a code, and why stands in the log alone", async ({ serve }) => {
+    const lines: string[] = [];
+    const log = pino({ level: "warn" }, { write: (line) => lines.push(line) });
+    const head = () => Promise.reject(new BucketError("denied", "no way into /srv/outputs"));
+    const { app, services } = await serve({ log, over: ({ bucket }) => ({ bucket: bucketWith(bucket, { head }) }) });
+    vi.spyOn(services.redis, "ping").mockRejectedValue(new Error("connect ECONNREFUSED 10.1.2.3:6379"));
+    expect(expectProblem(await app.inject("/ready"), 503).detail).toBe(
+      "Redis can't be used at the moment (unreachable); the bucket can't be used at the moment (denied)",
+    );
+    expect(lines).toHaveLength(2);
+    expect(lines.join("")).toMatch(/ECONNREFUSED 10\.1\.2\.3/);
+    expect(lines.join("")).toContain("no way into /srv/outputs");
   });
 });
 
