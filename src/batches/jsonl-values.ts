@@ -25,6 +25,7 @@ function parsed(text: string): { readonly value: unknown } | { readonly reason: 
   try {
     return { value: parseExactJson(text) };
   } catch (error) {
+    if (error instanceof RangeError) return { reason: "nested too deeply" };
     const why = (error as Error).message.slice(0, 200);
     return { reason: why.startsWith("the number ") ? why : `not JSON: ${why}` };
   }

@@ -15,6 +15,12 @@ import type { Target } from "./prediction.ts";
 /** Of a row as JSON. Files go in as URLs; a larger row is most likely a file pasted in. */
 export const MAX_ROW_BYTES = 1024 * 1024;
 
+/**
+ * The input itself is the first. Models take a handful of levels; other programs' parsers give up somewhere from some
+ * hundred on, and then a whole page of a list for one item in it.
+ */
+export const MAX_INPUT_DEPTH = 200;
+
 export type Row = {
   readonly input: Record<string, unknown>;
   readonly id?: string;
@@ -35,8 +41,8 @@ const KEYS: readonly string[] = ["input", "id", ...TARGET_KEYS];
 /** Reads a row; one without a target of its own takes that of `defaults`, and is refused if there is none. */
 export function readRow(value: unknown, defaults: RowDefaults): RowReading {
   if (!isObject(value)) return refuse(`a row is an object, {"input": {…}}, not ${kindOf(value)}`);
-  const tooLarge = sizeProblem(value);
-  if (tooLarge !== null) return refuse(tooLarge);
+  const unfit = jsonProblem(value);
+  if (unfit !== null) return refuse(unfit);
 
   const unknown = Object.keys(value).filter((key) => !KEYS.includes(key));
   const input = value["input"] ?? undefined;
@@ -153,18 +159,44 @@ function problemOfId(id: unknown): string | null {
   return null;
 }
 
-function sizeProblem(value: unknown): string | null {
+function jsonProblem(value: unknown): string | null {
   let json: string;
   try {
     json = JSON.stringify(value);
   } catch {
     return "can't be written as JSON: it is nested too deeply, or refers to itself";
   }
+  if (isTooLarge(json)) return `larger than ${MAX_ROW_BYTES} bytes as JSON: give files as URLs`;
+  return isTooDeep(json) ? `nested too deeply: at most ${MAX_INPUT_DEPTH} levels` : null;
+}
+
+function isTooLarge(json: string): boolean {
   // UTF-8 takes at least a byte per character, at most three: most rows need no counting.
-  if (json.length * 3 <= MAX_ROW_BYTES) return null;
-  const bytes = json.length > MAX_ROW_BYTES ? json.length : new TextEncoder().encode(json).length;
-  if (bytes <= MAX_ROW_BYTES) return null;
-  return `larger than ${MAX_ROW_BYTES} bytes as JSON: give files as URLs`;
+  if (json.length * 3 <= MAX_ROW_BYTES) return false;
+  return json.length > MAX_ROW_BYTES || new TextEncoder().encode(json).length > MAX_ROW_BYTES;
+}
+
+/** Looks at the text, which is bounded, and not into the values, where a walk could overflow or never end. */
+function isTooDeep(json: string): boolean {
+  const deepest = MAX_INPUT_DEPTH + 1; // the row is around the input
+  if (json.length <= 2 * deepest) return false; // a level takes two brackets
+  let depth = 0;
+  for (let at = 0; at < json.length; at++) {
+    const char = json[at];
+    if (char === '"') at = endOfText(json, at);
+    else if (char === "}" || char === "]") depth--;
+    else if ((char === "{" || char === "[") && ++depth > deepest) return true;
+  }
+  return false;
+}
+
+/** Where the text that begins there has its closing quote. */
+function endOfText(json: string, start: number): number {
+  for (let at = start + 1; at < json.length; at++) {
+    if (json[at] === "\\") at++;
+    else if (json[at] === '"') return at;
+  }
+  return json.length;
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

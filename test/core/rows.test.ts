@@ -3,7 +3,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Target } from "../../src/core/prediction.ts";
-import { MAX_ROW_BYTES, parseTarget, readRow } from "../../src/core/rows.ts";
+import { MAX_INPUT_DEPTH, MAX_ROW_BYTES, parseTarget, readRow } from "../../src/core/rows.ts";
 
 const HEX = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa";
 const MODEL: Target = { kind: "model", owner: "outlast", name: "picture" };
@@ -126,6 +126,18 @@ describe("a row", () => {
     const reason = "larger than 1048576 bytes as JSON: give files as URLs";
     expect(readRow({ input: { p: `${fits.input.p}x` } }, { target: MODEL })).toEqual({ ok: false, reason });
     expect(readRow({ input: { p: "é".repeat(MAX_ROW_BYTES / 2) } }, { target: MODEL })).toEqual({ ok: false, reason });
+  });
+
+  test("may be nested as deeply as the bound, and no deeper; what stands in texts isn't counted", () => {
+    const nested = (levels: number, inmost: string) =>
+      JSON.parse(`${'{"a":['.repeat(levels / 2)}${inmost}${"]}".repeat(levels / 2)}`) as object;
+    const texts = JSON.stringify(`\\"${"[{".repeat(1_000)}\\`);
+    expect(readRow({ input: nested(MAX_INPUT_DEPTH, texts) }, { target: MODEL }).ok).toBe(true);
+    const wide = Array.from({ length: 10_000 }, () => ({ a: [{}] }));
+    expect(readRow({ input: { wide } }, { target: MODEL }).ok).toBe(true);
+    const reason = "nested too deeply: at most 200 levels";
+    expect(readRow({ input: nested(MAX_INPUT_DEPTH, "[]") }, { target: MODEL })).toEqual({ ok: false, reason });
+    expect(readRow({ input: nested(1_000, "1") }, { target: MODEL })).toEqual({ ok: false, reason });
   });
 
   test("that can't be JSON is refused, not thrown at the caller", () => {

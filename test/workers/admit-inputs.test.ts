@@ -411,6 +411,11 @@ describe("a job of the inputs queue", () => {
     ["nothing", undefined, /an input is an object/],
     ["no input", { model: "outlast/text" }, /no "input"/],
     ["no model", { input: {} }, /model/],
+    [
+      "an input that is very deep",
+      { ...good, input: JSON.parse(`{"a":${"[".repeat(1_000)}${"]".repeat(1_000)}}`) as object },
+      /nested too deeply: at most 200 levels/,
+    ],
     ["a misspelt key", { ...good, modle: "x" }, /unknown key "modle"/],
     ["an unknown account", { ...good, account: "nobody" }, /no account "nobody".*replicate/],
     ["an account of another kind", { ...good, account: 7 }, /no account 7/],
