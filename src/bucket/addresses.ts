@@ -26,7 +26,8 @@ export type HostRule = {
 
 export type UrlVerdict =
   | { readonly kind: "allowed"; readonly privateToo: boolean }
-  | { readonly kind: "refused"; readonly reason: string };
+  /** `told`: the reason for somebody who can't change the settings. */
+  | { readonly kind: "refused"; readonly reason: string; readonly told: string };
 
 /** Reads one entry of the list. Throws a TypeError that says what to write. */
 export function parseHostRule(text: string): HostRule {
@@ -49,33 +50,45 @@ export function parseHostRule(text: string): HostRule {
 
 /** Whether a URL may be asked, as far as its text tells. `setting`: where a person can name more hosts. */
 export function judgeUrl(url: URL, rules: readonly HostRule[], setting: string): UrlVerdict {
-  const refused = (reason: string): UrlVerdict => ({ kind: "refused", reason });
+  const refused = (told: string, advice = ""): UrlVerdict => ({ kind: "refused", reason: `${told}${advice}`, told });
   if (url.protocol !== "https:" && url.protocol !== "http:") return refused(`${url.protocol} isn't https`);
   if (url.username !== "" || url.password !== "") return refused("it carries a user name or password");
 
   const host = withoutLastDot(url.hostname);
   const shown = url.port === "" ? host : `${host}:${url.port}`;
   const matching = rules.filter((rule) => matchesHost(rule, host) && matchesPort(rule, url, host));
-  if (matching.length === 0) return refused(`${shown} isn't in the list of allowed hosts (${setting})`);
-  if (url.protocol === "http:" && !isLoopback(host) && !matching.some((rule) => rule.port !== null)) {
-    return refused(`${shown} is allowed over https only; name it with its port to allow http`);
-  }
+  if (matching.length === 0) return refused(`${shown} isn't in the list of allowed hosts`, ` (${setting})`);
 
   const privateToo = matching.some(meansMachinesNearby);
   const address = addressOf(host);
-  const fault = address === null ? null : addressFault(address, privateToo);
-  return fault === null ? { kind: "allowed", privateToo } : refused(fault);
+  if (address === null && !privateToo && isNameNearby(host))
+    return refused(`${host} is the name of a machine nearby`, NAMED);
+  const fault = address === null ? null : faultOf(address, privateToo);
+  if (fault !== null) return refused(fault.told, fault.advice);
+  if (url.protocol === "http:" && !isLoopback(host) && !matching.some((rule) => rule.port !== null)) {
+    return refused(`${shown} is allowed over https only`, "; name it with its port to allow http");
+  }
+  return { kind: "allowed", privateToo };
 }
+
+const NEARBY = /(^|\.)(localhost|local|internal|lan|home\.arpa)$/;
+const NAMED = ", which only a host named for it may have";
 
 /** Says why an address mustn't be connected to, or null. `privateToo` comes from the verdict on the URL's host. */
 export function addressFault(address: string, privateToo: boolean): string | null {
-  if (!ipaddr.isValid(address)) return `${JSON.stringify(address)} isn't an address`;
+  const fault = faultOf(address, privateToo);
+  return fault === null ? null : `${fault.told}${fault.advice}`;
+}
+
+function faultOf(address: string, privateToo: boolean): { readonly told: string; readonly advice: string } | null {
+  if (!ipaddr.isValid(address)) return { told: `${JSON.stringify(address)} isn't an address`, advice: "" };
   const ip = unwrapped(ipaddr.process(address));
   const range = ip.range();
-  if (METADATA.has(ip.toString())) return `${address} is a cloud's metadata service`;
+  if (METADATA.has(ip.toString())) return { told: `${address} is a cloud's metadata service`, advice: "" };
   if (range === "unicast") return null;
-  if (!PRIVATE.has(range)) return `${address} is a ${range} address`;
-  return privateToo ? null : `${address} is a ${range} address, which only a host named for it may have`;
+  const told = `${address} is a ${range} address`;
+  if (!PRIVATE.has(range)) return { told, advice: "" };
+  return privateToo ? null : { told, advice: NAMED };
 }
 
 /** Whether a URL's host and port are in the list, over https: what the provider's token may be sent to. */
@@ -121,8 +134,13 @@ function isLoopback(host: string): boolean {
 function meansMachinesNearby({ host, subdomains, port }: HostRule): boolean {
   const address = addressOf(host);
   if (address !== null) return PRIVATE.has(ipaddr.process(address).range());
-  if (/(^|\.)(localhost|local|internal|lan|home\.arpa)$/.test(host)) return true;
+  if (NEARBY.test(host)) return true;
   return !subdomains && (port !== null || !host.includes("."));
+}
+
+/** No public host is called so; one word alone is a name in a network of one's own. */
+function isNameNearby(host: string): boolean {
+  return !host.includes(".") || NEARBY.test(host);
 }
 
 function withoutLastDot(host: string): string {

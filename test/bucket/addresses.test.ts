@@ -63,6 +63,12 @@ describe("a URL", () => {
     ["https://8.8.8.8/a", ["*"]],
     ["https://anything.example:8443/a", ["*", "anything.example:8443"]],
     ["http://127.0.0.1:4567/a", ["*", "127.0.0.1:4567"]],
+    ["http://localhost:7939/x", ["*", "localhost"]],
+    ["http://localhost:7939/x", ["*", "localhost:7939"]],
+    ["https://files.internal/x", ["*", "*.internal"]],
+    ["https://minio/x", ["*", "minio"]],
+    ["https://local.example/x", ["*"]],
+    ["https://internal.example.com/x", ["*"]],
   ])("%s is allowed by %j", (url, list) => {
     expect(allowed(url, ...list)).toBe(true);
   });
@@ -92,6 +98,15 @@ describe("a URL", () => {
     ["http://127.0.0.1:4567/", ["*"]],
     ["https://169.254.169.254/", ["*"]],
     ["https://[fd00:ec2::254]/", ["*"]],
+    ["http://localhost:7939/x", ["*"]],
+    ["https://localhost/x", ["*"]],
+    ["https://LOCALHOST./x", ["*"]],
+    ["https://app.localhost/x", ["*"]],
+    ["https://printer.local/x", ["*"]],
+    ["https://metadata.google.internal/x", ["*"]],
+    ["https://router.lan/x", ["*"]],
+    ["https://minio/x", ["*"]],
+    ["https://localhost:7939/x", ["*", "localhost:7940"]],
   ])("%s is refused by %j", (url, list) => {
     expect(allowed(url, ...list)).toBe(false);
   });
@@ -119,7 +134,21 @@ describe("a URL", () => {
     expect(verdict).toEqual({
       kind: "refused",
       reason: "a.example:8443 isn't in the list of allowed hosts (OUTLAST_WEBHOOK_HOSTS)",
+      told: "a.example:8443 isn't in the list of allowed hosts",
     });
+  });
+
+  test.each([
+    ["http://10.1.2.3/", ["*"], "10.1.2.3 is a private address"],
+    ["https://10.1.2.3/", ["*"], "10.1.2.3 is a private address"],
+    ["http://localhost:7939/", ["*"], "localhost is the name of a machine nearby"],
+    ["http://a.example/", ["*"], "a.example is allowed over https only"],
+    ["http://10.1.2.3/", ["10.1.2.3"], "10.1.2.3 is allowed over https only"],
+    ["https://a.example:8443/", ["*"], "a.example:8443 isn't in the list of allowed hosts"],
+    ["https://169.254.169.254/", ["*"], "169.254.169.254 is a linkLocal address"],
+    ["https://a:b@a.example/", ["*"], "it carries a user name or password"],
+  ])("%s is refused by %j, and a client is told without advice on settings: %s", (url, list, told) => {
+    expect(judge(url, ...list)).toMatchObject({ kind: "refused", told });
   });
 
   test("gets the token only over https and only at its own hosts", () => {
