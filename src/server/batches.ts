@@ -175,6 +175,7 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
             summary,
             tags: ["batches"],
             params: schemas.batchParams,
+            body: schemas.noBody,
             response: { 200: schemas.batch },
           },
         },
@@ -233,9 +234,9 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
   }
 }
 
-function rowsIn({ body, headers }: FastifyRequest): AsyncIterable<Buffer> {
-  if (body === undefined) throw typeNotTaken(headers["content-type"]);
-  return body as AsyncIterable<Buffer>; // what `bodies.ts` makes of rows, which are all that this route takes
+function rowsIn(request: FastifyRequest): AsyncIterable<Buffer> {
+  if (request.body === undefined) throw typeNotTaken(request);
+  return request.body as AsyncIterable<Buffer>; // what `bodies.ts` makes of rows, which are all that this route takes
 }
 
 async function* counted(body: AsyncIterable<Buffer>, client: Client, limits: Limits): AsyncGenerator<Buffer> {

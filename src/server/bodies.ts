@@ -74,9 +74,9 @@ export function readBodies(app: FastifyInstance, own: Partial<BodyTimeouts> = {}
   });
 }
 
-function requireTaken({ routeOptions, headers }: FastifyRequest, { rows }: { readonly rows: boolean }): void {
-  if ((routeOptions.config.rows === true) !== rows) throw typeNotTaken(headers["content-type"]);
-  const encoding = headers["content-encoding"] ?? "identity";
+function requireTaken(request: FastifyRequest, { rows }: { readonly rows: boolean }): void {
+  if ((request.routeOptions.config.rows === true) !== rows) throw typeNotTaken(request);
+  const encoding = request.headers["content-encoding"] ?? "identity";
   if (encoding !== "identity") throw new HttpProblem(415, `bodies are taken as they are, without ${encoding}`);
 }
 

@@ -19,6 +19,8 @@ type Told = {
   readonly description?: string;
   readonly headers?: readonly RequestHeader[];
   readonly rows?: typeof ROWS_IN;
+  /** Its route's schema only refuses what somebody may send all the same. */
+  readonly takesNothing?: true;
   readonly answers: Readonly<Record<number, Answer>>;
   readonly errors?: readonly ErrorName[];
 };
@@ -49,6 +51,7 @@ URLs, or small as data URLs.`,
 };
 
 const standsSo = (description: string): Told => ({
+  takesNothing: true,
   answers: { 200: { description } },
   errors: ["NotFound", "Conflict"],
 });
@@ -69,6 +72,7 @@ const OPERATIONS: Readonly<Record<string, Told>> = {
     errors: ["NotFound"],
   },
   "predictions.cancel": {
+    takesNothing: true,
     description: "One that has ended stays as it is.",
     answers: { 200: { description: "The prediction as it stands; a cancel may take a while longer to show." } },
     errors: ["NotFound"],
@@ -133,8 +137,10 @@ export function completeOperation(
 ): object {
   const told = OPERATIONS[operation.operationId ?? ""];
   if (told === undefined) throw new TypeError(`nothing is told of the operation ${operation.operationId}`);
-  const { parameters = [], responses = {} } = operation;
-  const requestBody = told.rows === undefined ? operation.requestBody : { required: true, content: told.rows };
+  const { requestBody: taken, ...described } = operation;
+  const { parameters = [], responses = {} } = described;
+  const ofRoute = told.takesNothing === true ? undefined : taken;
+  const requestBody = told.rows === undefined ? ofRoute : { required: true, content: told.rows };
   const asked: Asked = {
     open: config.open === true,
     writes: config.writes === true,
@@ -153,7 +159,7 @@ export function completeOperation(
   ]);
   const { description, headers = [], errors = [] } = told;
   return {
-    ...operation,
+    ...described,
     ...(description !== undefined && { description }),
     parameters: [...parameters, ...headers.map(asksWith)],
     ...(requestBody !== undefined && { requestBody }),

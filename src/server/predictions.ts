@@ -16,7 +16,7 @@ import { type AdmittingAccount, chooseAccount, type SingleInput } from "../batch
 import { type HostRule, judgeUrl } from "../bucket/addresses.ts";
 import { isEnd } from "../core/item.ts";
 import { type BatchId, parseBatchId, parseItemId } from "../core/naming.ts";
-import type { Target } from "../core/prediction.ts";
+import type { Target, WebhookEvent } from "../core/prediction.ts";
 import { asUnfinished, type PredictionView } from "../core/prediction-view.ts";
 import { readRow } from "../core/rows.ts";
 import { SECOND } from "../core/time.ts";
@@ -146,6 +146,7 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
           summary: "Cancel a prediction",
           tags: ["predictions"],
           params: schemas.predictionParams,
+          body: schemas.noBody,
           response: found,
         },
       },
@@ -225,10 +226,11 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
     if (body.webhook === undefined) return null;
     const verdict = judgeUrl(new URL(body.webhook), deps.webhookHosts, "OUTLAST_WEBHOOK_HOSTS");
     if (verdict.kind === "refused") {
-      throw invalidInput([{ type: "invalid_webhook", field: "webhook", description: verdict.reason }]);
+      const description = `${verdict.told}: webhooks are called over https, on public hosts`;
+      throw invalidInput([{ type: "invalid_webhook", field: "webhook", description }]);
     }
-    const events = body.webhook_events_filter ?? ["output", "completed"];
-    return { url: body.webhook, events, base_url: deps.links.baseUrlOf(request) };
+    const events = new Set<WebhookEvent>(body.webhook_events_filter ?? ["output", "completed"]);
+    return { url: body.webhook, events: [...events], base_url: deps.links.baseUrlOf(request) };
   }
 
   async function list(query: z.output<typeof schemas.predictionsQuery>, request: Asker) {

@@ -34,6 +34,9 @@ export class HttpProblem extends Error {
 }
 
 const INVALID = "Input validation failed";
+/** A body of 2 MB has room for a hundred thousand. */
+const MAX_FIELDS = 100;
+const LONGEST_NAME = 100;
 const NO_BODY: InvalidField = { type: "required", field: "", description: "body is required" };
 /** Soon enough to go on by itself, rare enough to let what is down come up. */
 const RETRY_AFTER_SECONDS = 5;
@@ -47,19 +50,22 @@ export function sendOutage(reply: FastifyReply, detail: string): FastifyReply {
   return send(reply, outage(detail));
 }
 
-export function typeNotTaken(type: string | undefined): HttpProblem {
+export function typeNotTaken({ headers, routeOptions }: Pick<FastifyRequest, "headers" | "routeOptions">): HttpProblem {
+  const type = headers["content-type"];
   const given = type === undefined ? "a body without a Content-Type" : JSON.stringify(type.slice(0, 100));
-  return new HttpProblem(
-    415,
-    `${given} isn't taken here: JSON comes as application/json, the rows of a batch as application/x-ndjson`,
-  );
+  const taken = routeOptions.config.rows
+    ? "rows, a line of JSON each, as application/x-ndjson"
+    : "JSON, as application/json";
+  return new HttpProblem(415, `${given} isn't taken here: this takes ${taken}`);
 }
 
-export function invalidInput(fields: readonly InvalidField[]): HttpProblem {
-  const detail = fields
-    .map(({ field, description }) => `- ${field === "" ? "" : `${field}: `}${description}\n`)
-    .join("");
-  return new HttpProblem(422, detail, { title: INVALID, more: { invalid_fields: fields } });
+export function invalidInput(all: readonly InvalidField[]): HttpProblem {
+  const fields = all.slice(0, MAX_FIELDS);
+  const lines = fields.map(({ field, description }) => `- ${field === "" ? "" : `${field}: `}${description}\n`);
+  const left = all.length - fields.length;
+  if (left > 0) lines.push(`- and ${left} more\n`);
+  const more = { invalid_fields: fields, ...(left > 0 && { more_invalid_fields: left }) };
+  return new HttpProblem(422, lines.join(""), { title: INVALID, more });
 }
 
 /** For what no route handles, and for what a route throws. The cause of a 5xx goes to the log, not to the asker. */
@@ -93,10 +99,10 @@ function send(reply: FastifyReply, { status, detail, title, retryAfterSeconds, m
 }
 
 /** What can be told of an error, whoever threw it. */
-export function problemOf(error: FastifyError, { headers, body }: FastifyRequest): Problem {
+export function problemOf(error: FastifyError, request: FastifyRequest): Problem {
   if (error instanceof HttpProblem) return error.problem;
-  if (error.code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") return typeNotTaken(headers["content-type"]).problem;
-  if (error.validationContext === "body" && body === undefined) return invalidInput([NO_BODY]).problem;
+  if (error.code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") return typeNotTaken(request).problem;
+  if (error.validationContext === "body" && request.body === undefined) return invalidInput([NO_BODY]).problem;
   if (error.validation !== undefined) return invalidInput(fieldsOf(error)).problem;
   if (error instanceof IdentityTaken) return { status: 422, title: "Idempotency-Key taken", detail: error.message };
   if (error instanceof InputRefused || error instanceof RowsError) {
@@ -150,7 +156,7 @@ function fieldsOf({ validation = [], validationContext }: FastifyError): readonl
       return params["keys"].map((key: unknown) => ({
         type: "additional_property_not_allowed",
         field,
-        description: `Additional property ${String(key)} is not allowed`,
+        description: `Additional property ${cut(String(key))} is not allowed`,
       }));
     }
     if (message === REQUIRED || (type === "invalid_type" && message.endsWith("received undefined"))) {
@@ -160,6 +166,10 @@ function fieldsOf({ validation = [], validationContext }: FastifyError): readonl
     }
     return [{ type, field, description: message }];
   });
+}
+
+function cut(name: string): string {
+  return name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME - 3)}...` : name;
 }
 
 function fieldName(instancePath: string, context: string | undefined): string {

@@ -26,8 +26,12 @@ const createFields = {
     .meta({ description: "Called once when the prediction begins, if asked for, and once when it has ended." }),
   webhook_events_filter: z
     .array(z.enum(WEBHOOK_EVENTS))
+    .refine(({ length }) => length <= WEBHOOK_EVENTS.length, `at most ${WEBHOOK_EVENTS.length} kinds of events`)
     .optional()
-    .meta({ description: "Default: output and completed. One call at the end tells output, logs and completion." }),
+    .meta({
+      maxItems: WEBHOOK_EVENTS.length,
+      description: "Default: output and completed. One call at the end tells output, logs and completion.",
+    }),
   stream: z.boolean().optional().meta({ description: "Accepted, as official clients send it; nothing is streamed." }),
 };
 
@@ -40,6 +44,9 @@ export const createBody = z.strictObject({
 });
 /** Where the path names what runs. */
 export const createOfPathBody = z.strictObject(createFields);
+
+/** Where the address says it all. Official clients send a Content-Type without a body, which is checked as null. */
+export const noBody = z.strictObject({}).nullable();
 
 const idOf = (what: string) =>
   z
@@ -180,6 +187,7 @@ export const problem = z
 export const invalid = problem
   .extend({
     invalid_fields: z.array(z.object({ type: z.string(), field: z.string(), description: z.string() })).optional(),
+    more_invalid_fields: z.int().optional().meta({ description: "Beyond the hundred that are told." }),
     invalid_rows: z.array(z.object({ line: z.int(), reason: z.string() })).optional(),
     more_invalid_rows: z.boolean().optional(),
   })

@@ -43,6 +43,13 @@ describe("fields", () => {
       ["a webhook that is no URL", { ...GOOD, webhook: "nowhere" }, ["webhook", "URL"]],
       ["a webhook by FTP", { ...GOOD, webhook: "ftp://example.com/a" }, ["webhook", "URL"]],
       ["a webhook to this machine", { ...GOOD, webhook: "https://127.0.0.1/a" }, ["webhook", "loopback"]],
+      ["a webhook to this machine's name", { ...GOOD, webhook: "http://localhost:7939/a" }, ["webhook", "nearby"]],
+      ["a webhook into a network of ours", { ...GOOD, webhook: "https://db.internal/a" }, ["webhook", "nearby"]],
+      [
+        "a webhook to a private address, without https",
+        { ...GOOD, webhook: "http://10.1.2.3/a" },
+        ["webhook", "10.1.2.3 is a private address: webhooks are called over https, on public hosts"],
+      ],
       [
         "a webhook that is too long",
         { ...GOOD, webhook: `https://example.com/${"a".repeat(2_000)}` },
@@ -50,6 +57,16 @@ describe("fields", () => {
       ],
       ["an event that is none", { ...GOOD, webhook_events_filter: ["end"] }, ["webhook_events_filter.0", "completed"]],
       ["an event without a list", { ...GOOD, webhook_events_filter: "start" }, ["webhook_events_filter", "array"]],
+      [
+        "an event several times",
+        { ...GOOD, webhook_events_filter: Array.from({ length: 150_000 }, () => "start") },
+        ["webhook_events_filter", "at most 4 kinds of events"],
+      ],
+      [
+        "an input that is very deep",
+        `{"version":"a/b","input":{"a":${"[".repeat(5_000)}${"]".repeat(5_000)}}}`,
+        ["", "nested too deeply"],
+      ],
       ["a word for yes", { ...GOOD, stream: "yes" }, ["stream", "boolean"]],
       ["an unknown field", { ...GOOD, seed: 1 }, ["", "Additional property seed is not allowed"]],
       ["a field of every object", { ...GOOD, constructor: {} }, ["", "Additional property constructor is not allowed"]],
@@ -84,6 +101,32 @@ describe("fields", () => {
   });
 });
 
+test("of very many wrong fields a hundred are told, and how many more there are", async ({ serve }) => {
+  const { app } = await serve();
+  const unknown = Object.fromEntries(Array.from({ length: 100_000 }, (_, n) => [`field_${n}`, 1]));
+  const answer = await app.inject(create({ ...GOOD, ...unknown }));
+  const problem = expectProblem(answer, 422);
+  expect(problem.invalid_fields).toHaveLength(100);
+  expect(problem).toMatchObject({ more_invalid_fields: 99_900 });
+  expect(problem.detail).toMatch(/^- Additional property field_99 is not allowed\n- and 99900 more\n$/m);
+  const long = await app.inject(create({ ...GOOD, ["a".repeat(1_000_000)]: 1 }));
+  expect(expectProblem(long, 422).detail).toMatch(/^- Additional property a{97}\.\.\. is not allowed\n$/);
+});
+
+test("an event that is asked for twice is told once", async ({ serve }) => {
+  const { app } = await serve();
+  const webhook = { webhook: "https://client.example/a", webhook_events_filter: ["start", "completed", "start"] };
+  const answer = await app.inject(create({ ...GOOD, ...webhook }));
+  expect([answer.statusCode, answer.json()]).toMatchObject([201, { webhook_events_filter: ["start", "completed"] }]);
+});
+
+test("hosts that the settings name take webhooks, whatever they are called", async ({ serve }) => {
+  const { app } = await serve({ env: { OUTLAST_WEBHOOK_HOSTS: "localhost:7939,*.internal" } });
+  for (const webhook of ["http://localhost:7939/a", "https://hooks.internal/a"]) {
+    expect((await app.inject(create({ ...GOOD, webhook }))).statusCode).toBe(201);
+  }
+});
+
 describe("bodies", () => {
   const cases: readonly (readonly [what: string, request: InjectOptions, status: number, detail: RegExp])[] = [
     ["that break off", create('{"version":'), 400, /isn't JSON/],
@@ -108,7 +151,12 @@ describe("bodies", () => {
       /nested too deeply/,
     ],
     ["of more than 2 MiB", create({ ...GOOD, input: { prompt: "a".repeat(2 * 1024 * 1024) } }), 413, /2097152 bytes/],
-    ["of another type", create(JSON.stringify(GOOD), { "content-type": "text/plain" }), 415, /text\/plain/],
+    [
+      "of another type",
+      create(JSON.stringify(GOOD), { "content-type": "text/plain" }),
+      415,
+      /^"text\/plain" isn't taken here: this takes JSON, as application\/json$/,
+    ],
     ["of rows", create(JSON.stringify(GOOD), { "content-type": "application/x-ndjson" }), 415, /application\/x-ndjson/],
     ["of a form", create("version=a", { "content-type": "application/x-www-form-urlencoded" }), 415, /urlencoded/],
     ["of a type that is none", create(JSON.stringify(GOOD), { "content-type": "json" }), 415, /application\/json/],
@@ -206,6 +254,7 @@ describe("what isn't there", () => {
     [{ url: "/v1/predictions", method: "DELETE" }, 405, /POST/],
     [{ url: "/v1/predictions", method: "PUT", payload: GOOD }, 405, /POST/],
     [{ url: "/v1/predictions", method: "OPTIONS" }, 405, /POST/],
+    [{ url: `/v1/predictions/${ABSENT}/cancel`, method: "POST", payload: { why: 1 } }, 422, /property why is not/],
     [{ url: "/v1/nothing" }, 404, /\/v1\/nothing/],
     [{ url: "/v1/nothing", method: "POST", payload: GOOD }, 404, /\/v1\/nothing/],
     [{ url: "/v1/models/a/b" }, 404, /\/v1\/models/],

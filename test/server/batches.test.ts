@@ -15,6 +15,9 @@ type Submission = { readonly url?: string; readonly headers?: Readonly<Record<st
 const submit = (app: Served["app"], payload: string | Buffer, { url = "/v1/batches", headers = {} }: Submission = {}) =>
   app.inject({ method: "POST", url, headers: { ...NDJSON, ...headers }, payload });
 
+const AS_ROWS =
+  /^"application\/json" isn't taken here: this takes rows, a line of JSON each, as application\/x-ndjson$/;
+
 /** A row that names no model. */
 const BARE = '{"input":{"prompt":"a"}}\n';
 
@@ -67,6 +70,8 @@ describe("rows", () => {
       `{"input":{"prompt":"${"a".repeat(1024 * 1024)}"},"model":"outlast/text"}`,
       '{"input":{},"model":"outlast/text","id":"twice"}',
       '{"input":{},"model":"outlast/text","id":"twice"}',
+      `{"input":{"a":${"[".repeat(300)}${"]".repeat(300)}},"model":"outlast/text"}`,
+      `{"input":{"a":${"[".repeat(1e5)}${"]".repeat(1e5)}},"model":"outlast/text"}`,
     ];
     const answer = await submit(app, lines.join("\n"));
     const problem = expectProblem(answer, 422) as ReturnType<typeof expectProblem> & { invalid_rows: unknown };
@@ -80,8 +85,10 @@ describe("rows", () => {
       { line: 7, reason: expect.stringMatching(/12345678901234567890 can't be kept/) },
       { line: 8, reason: expect.stringMatching(/larger than 1048576 bytes/) },
       { line: 10, reason: expect.stringMatching(/"twice" was given to line 9 already/) },
+      { line: 11, reason: "nested too deeply: at most 200 levels" },
+      { line: 12, reason: expect.stringMatching(/nested too deeply/) },
     ]);
-    expect(problem.detail).toContain("7 bad rows; nothing was submitted");
+    expect(problem.detail).toContain("9 bad rows; nothing was submitted");
     expect(problem.detail).toContain("- line 5: no model");
     expect((await app.inject("/v1/batches")).json()).toMatchObject({ results: [] });
   });
@@ -97,7 +104,7 @@ describe("rows", () => {
     [
       ["none", "", {}, 422, /there are no rows/],
       ["none but empty lines", "\n\n\n", {}, 422, /there are no rows/],
-      ["as JSON", "[]", { headers: { "content-type": "application/json" } }, 415, /application\/x-ndjson/],
+      ["as JSON", "[]", { headers: { "content-type": "application/json" } }, 415, AS_ROWS],
       ["compressed", gzipSync(rows(3)), { headers: { "content-encoding": "gzip" } }, 415, /without gzip/],
       ["in UTF-16", Buffer.from(`\ufeff${rows(1)}`, "utf16le"), {}, 422, /UTF-16/],
       ["that aren't UTF-8", Buffer.from([0x22, 0xff, 0x22, 0x0a]), {}, 422, /line 1: not valid UTF-8/],
@@ -165,8 +172,36 @@ describe("pause, resume, cancel", () => {
     const { app } = await serve();
     const id = await post(app, rows(3));
     const headers = { "content-type": "application/json" };
-    const answer = await app.inject({ method: "POST", url: `/v1/batches/${id}/pause`, headers });
-    expect(answer.statusCode).toBe(200);
+    for (const what of ["pause", "resume", "cancel"]) {
+      for (const payload of [undefined, "", "{}"]) {
+        const answer = await app.inject({
+          method: "POST",
+          url: `/v1/batches/${id}/${what}`,
+          headers,
+          ...(payload !== undefined && { payload }),
+        });
+        expect([what, payload, answer.statusCode]).toEqual([what, payload, 200]);
+      }
+    }
+  });
+
+  test("refuse what they don't know, as creates do, and then do nothing", async ({ serve }) => {
+    const { app } = await serve();
+    const id = await post(app, rows(3));
+    for (const what of ["pause", "resume", "cancel"]) {
+      for (const [payload, words] of [
+        [{ until: "tomorrow" }, /Additional property until is not allowed/],
+        [[], /expected object/],
+      ] as const) {
+        const answer = await app.inject({
+          method: "POST",
+          url: `/v1/batches/${id}/${what}`,
+          payload: payload as object,
+        });
+        expect(expectProblem(answer, 422).detail).toMatch(words);
+      }
+    }
+    expect((await app.inject(`/v1/batches/${id}`)).json()).toMatchObject({ state: "open" });
   });
 });
 

@@ -2,6 +2,7 @@
 
 import { once } from "node:events";
 import { createServer } from "node:net";
+import type { InjectOptions } from "fastify";
 import { pino } from "pino";
 import { describe, expect, vi } from "vitest";
 import { BucketError } from "../../src/bucket/bucket.ts";
@@ -55,6 +56,32 @@ describe("answers", () => {
     const { app } = await serve();
     const problem = expectProblem(await app.inject("/v1/nothing?token=r8_secret"), 404);
     expect(problem).toEqual({ title: "Not Found", status: 404, detail: "there is nothing at GET /v1/nothing" });
+  });
+});
+
+describe("methods", () => {
+  const cases: readonly (readonly [method: NonNullable<InjectOptions["method"]>, url: string, allowed: string])[] = [
+    ["PUT", "/", "GET, HEAD"],
+    ["PUT", "/health", "GET, HEAD"],
+    ["POST", "/ready", "GET, HEAD"],
+    ["DELETE", "/metrics", "GET, HEAD"],
+    ["OPTIONS", "/batches", "GET, HEAD"],
+    ["PATCH", `/batches/${"0".repeat(20)}`, "GET, HEAD"],
+    ["HEAD", "/batches/live", "GET"],
+    ["GET", `/batches/${"0".repeat(20)}/pause`, "POST"],
+    ["GET", `/items/${"0".repeat(26)}/cancel`, "POST"],
+    ["POST", "/jobs/1", "GET, HEAD"],
+    ["POST", "/assets/page.css", "GET, HEAD"],
+    ["POST", "/queues", "GET, HEAD"],
+    ["PUT", "/v1/docs", "GET, HEAD"],
+    ["PUT", "/v1/openapi.json", "GET, HEAD"],
+  ];
+  test.for(cases)("%s %s is 405, with what is taken there", async ([method, url, allowed], { serve }) => {
+    const { app } = await serve({ env: WITH_KEYS });
+    const answer = await app.inject({ method, url });
+    if (method === "HEAD") expect(answer.statusCode).toBe(405);
+    else expect(expectProblem(answer, 405).detail).toBe(`${method} isn't one of ${allowed}`);
+    expect(answer.headers.allow).toBe(allowed);
   });
 });
 
