@@ -26,6 +26,7 @@ import type { Links } from "./links.ts";
 import { HttpProblem, invalidInput, typeNotTaken } from "./problems.ts";
 import * as schemas from "./schemas.ts";
 import { type ServerSentEvent, sendEvents } from "./server-sent-events.ts";
+import type { Streams } from "./streams.ts";
 
 export type BatchesDeps = {
   readonly accounts: readonly AdmittingAccount[];
@@ -37,6 +38,7 @@ export type BatchesDeps = {
   /** Between two signs of life of a stream of events. */
   readonly heartbeatMs: number;
   readonly limits: Limits;
+  readonly streams: Streams;
   readonly links: Links;
 };
 
@@ -157,7 +159,9 @@ export function batchRoutes(deps: BatchesDeps): FastifyPluginAsyncZod {
         const seen = String(request.headers["last-event-id"] ?? "");
         // Where a stream has ended a browser comes back by itself, unless it is told so that there is no more.
         if (report.finished_at !== null && seen === versionOf(report)) return reply.code(204).send();
-        return sendEvents(reply, eventsOf(standing.batch.id, askerGone(reply), seen), deps.heartbeatMs);
+        const gone = askerGone(reply);
+        deps.streams.take(request.client, gone);
+        return sendEvents(reply, eventsOf(standing.batch.id, gone, seen), deps.heartbeatMs);
       },
     );
 

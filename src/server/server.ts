@@ -41,6 +41,7 @@ import { describeApi } from "./openapi.ts";
 import { predictionRoutes } from "./predictions.ts";
 import { answerBadUrls, answerProblems, sendProblem } from "./problems.ts";
 import { HEARTBEAT_MS } from "./server-sent-events.ts";
+import { openStreams } from "./streams.ts";
 import { type WebhookDeps, webhookRoutes } from "./webhooks.ts";
 
 declare module "fastify" {
@@ -129,6 +130,7 @@ export async function buildServer(deps: ServerDeps): Promise<FastifyInstance> {
           watch,
           heartbeatMs,
           limits,
+          streams: openStreams(),
           links,
         }),
       );

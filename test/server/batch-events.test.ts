@@ -7,9 +7,11 @@ import type { BatchId } from "../../src/core/naming.ts";
 import { SECOND } from "../../src/core/time.ts";
 import type { Ledger } from "../../src/ledger/ledger.ts";
 import { openBatchWatch } from "../../src/server/batch-watch.ts";
+import { openStreams } from "../../src/server/streams.ts";
 import { ACCOUNT } from "../support/stages.ts";
+import { expectProblem } from "./expect-problem.ts";
 import { bringTo } from "./items.ts";
-import { post, rows, test } from "./serving.ts";
+import { bearer, KEYS, post, rows, test, WITH_KEYS } from "./serving.ts";
 
 type Told = { readonly id: string; readonly report: BatchReport };
 
@@ -21,12 +23,10 @@ type Watcher = Disposable & {
   event(): Promise<Told>;
 };
 
-async function watchOver(port: number, batch: BatchId, lastEventId?: string): Promise<Watcher> {
+async function watchOver(port: number, batch: BatchId, headers: Record<string, string> = {}): Promise<Watcher> {
   const leaving = new AbortController();
-  const answer = await fetch(`http://127.0.0.1:${port}/v1/batches/${batch}/events`, {
-    signal: leaving.signal,
-    ...(lastEventId !== undefined && { headers: { "last-event-id": lastEventId } }),
-  });
+  const url = `http://127.0.0.1:${port}/v1/batches/${batch}/events`;
+  const answer = await fetch(url, { signal: leaving.signal, headers });
   const reader = (answer.body ?? new Blob([]).stream()).pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
 
@@ -83,7 +83,7 @@ test("who has seen the present version hears nothing but signs of life until it 
   using first = await watchOver(port, batch);
   const { id } = await first.event();
 
-  using again = await watchOver(port, batch, id);
+  using again = await watchOver(port, batch, { "last-event-id": id });
   expect(await again.next()).toBe("retry: 2000");
   // In the time of three heartbeats the batch is looked at once more.
   for (let beat = 0; beat < 3; beat++) expect(await again.next()).toBe(": still here");
@@ -91,7 +91,7 @@ test("who has seen the present version hears nothing but signs of life until it 
   const changed = await again.event();
   expect(changed.report).toMatchObject({ in_flight: 1 });
 
-  using late = await watchOver(port, batch, id);
+  using late = await watchOver(port, batch, { "last-event-id": id });
   expect(await late.event(), "a version that is old by now is made up for at once").toEqual(changed);
 });
 
@@ -104,7 +104,7 @@ test("who has seen how it finished needn't come again", async ({ serve }) => {
   const { id } = await first.event();
   expect(await first.next()).toBe(null);
   // A browser comes back by itself after an end, unless this is the answer.
-  using again = await watchOver(port, batch, id);
+  using again = await watchOver(port, batch, { "last-event-id": id });
   expect([again.status, await again.next()]).toEqual([204, null]);
 });
 
@@ -138,6 +138,52 @@ test("a hundred who watch a batch cost no more than one, and none is looked at w
   looks = 0;
   await sleep(2.5 * SECOND); // silence is the claim
   expect(looks).toBe(0);
+});
+
+test("a key may have a hundred streams open; one more is told to come again, and finds room when another ends", async ({
+  serve,
+}) => {
+  const { app, listen } = await serve({ env: WITH_KEYS });
+  const batch = await post(app, rows(3), { headers: bearer(KEYS.producer) });
+  const port = await listen();
+  const watch = (key: string) => watchOver(port, batch, bearer(key));
+  const watchers = await Promise.all(Array.from({ length: 100 }, () => watch(KEYS.producer)));
+  await Promise.all(watchers.map((watcher) => watcher.event()));
+
+  const url = `http://127.0.0.1:${port}/v1/batches/${batch}/events`;
+  const refused = await fetch(url, { headers: bearer(KEYS.producer), signal: AbortSignal.timeout(10 * SECOND) });
+  const { status: statusCode, headers } = refused;
+  const problem = expectProblem({ statusCode, headers: Object.fromEntries(headers), body: await refused.text() }, 429);
+  expect(problem.detail).toMatch(/100 streams of events/);
+  expect(Number(headers.get("retry-after"))).toBeGreaterThanOrEqual(1);
+  using other = await watch(KEYS.operator);
+  await other.event();
+
+  watchers.pop()?.[Symbol.dispose]();
+  await expect
+    .poll(async () => {
+      using again = await watch(KEYS.producer);
+      return again.status;
+    })
+    .toBe(200);
+  for (const watcher of watchers) watcher[Symbol.dispose]();
+});
+
+test("all keys together may have so many", () => {
+  const streams = openStreams({ perKey: 2, inAll: 3 });
+  const client = (id: string) => ({ tenant: "acme", role: "viewer", account: null, id }) as const;
+  const [first, second] = [new AbortController(), new AbortController()];
+  streams.take(client("a"), first.signal);
+  streams.take(client("a"), second.signal);
+  expect(() => streams.take(client("a"), second.signal)).toThrow("this key has 2 streams of events open");
+  streams.take(client("b"), second.signal);
+  expect(() => streams.take(client("c"), second.signal)).toThrow("3 streams of events are open");
+  first.abort();
+  streams.take(client("c"), second.signal);
+  second.abort();
+  // Whoever has gone by now holds nothing.
+  for (let n = 0; n < 10; n++) streams.take(client("a"), second.signal);
+  for (const id of ["a", "a", "b"]) streams.take(client(id), new AbortController().signal);
 });
 
 test("whoever still hasn't left when the server closes isn't looked after any more", async ({ serve }) => {
