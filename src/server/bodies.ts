@@ -1,7 +1,8 @@
 /**
  * Bodies as they come in: JSON, read exactly and whole; rows as a stream. None may stand still, or drip for ever: a body
- * that does is answered with 408. Only the time that somebody waits for the body counts; where the bucket is slow, the
- * sender isn't to blame.
+ * that does is answered with 408. JSON has to be there in a minute. Rows may take as long as there are more of them, but
+ * each minute has to bring some kB: a drip would keep its connection, and what was read before it, for good. Only the time
+ * that somebody waits for the body counts; where the disk or a limit holds the reading back, the sender isn't to blame.
  *
  * A request that is refused may be answered before all of its body has come. What is still on its way is then read and
  * dropped for a while: a connection that is closed over unread bytes is reset, and takes the answer with it.
@@ -36,11 +37,21 @@ export type BodyTimeouts = {
   readonly idleMs: number;
   /** A whole body of JSON. */
   readonly totalMs: number;
+  /** In so long rows bring MIN_ROWS_BYTES. */
+  readonly paceMs: number;
   /** What comes of a body after its answer is read and dropped for so long. */
   readonly restMs: number;
 };
 
-const TIMEOUTS: BodyTimeouts = { idleMs: 15 * SECOND, totalMs: 60 * SECOND, restMs: 30 * SECOND };
+/** Less than 70 bytes a second: no connection is so slow, and a program that makes rows so slowly can collect them. */
+const MIN_ROWS_BYTES = 4_096;
+
+const TIMEOUTS: BodyTimeouts = {
+  idleMs: 15 * SECOND,
+  totalMs: 60 * SECOND,
+  paceMs: 60 * SECOND,
+  restMs: 30 * SECOND,
+};
 
 export function readBodies(app: FastifyInstance, own: Partial<BodyTimeouts> = {}): void {
   const timeouts = { ...TIMEOUTS, ...own };
@@ -92,7 +103,7 @@ async function readWhole(
   if (announced > maxBytes) throw tooLarge();
   // A small body mostly comes with its headers, and then there is nothing to wait for.
   const isThere = announced > 0 && body.readableLength === announced;
-  const all = isThere ? [body.read() as Buffer] : inTime(body, timeouts);
+  const all = isThere ? [body.read() as Buffer] : inTime(body, { ...timeouts, paceMs: Number.POSITIVE_INFINITY });
   for await (const piece of all) {
     request.bodyBytes += piece.length;
     if (request.bodyBytes > maxBytes) throw tooLarge();
@@ -116,19 +127,28 @@ function parseBody(text: string): unknown {
 }
 
 /** The pieces of a body; throws a 408 where the next one isn't there in time. Leaving it leaves the connection open. */
-async function* inTime(body: Readable, { idleMs, totalMs }: Omit<BodyTimeouts, "restMs">): AsyncGenerator<Buffer> {
+async function* inTime(
+  body: Readable,
+  { idleMs, totalMs, paceMs }: Omit<BodyTimeouts, "restMs">,
+): AsyncGenerator<Buffer> {
   const pieces = body.iterator({ destroyOnReturn: false });
   const deadlineMs = performance.now() + totalMs;
+  let pace = { waitedMs: 0, bytes: 0 };
   try {
     for (;;) {
       const late = Promise.withResolvers<never>();
+      const askedAtMs = performance.now();
+      const paceLeftMs = pace.bytes < MIN_ROWS_BYTES ? paceMs - pace.waitedMs : Number.POSITIVE_INFINITY;
       const timer = setTimeout(
         () => late.reject(new HttpProblem(408, "the body took too long to arrive")),
-        Math.min(idleMs, deadlineMs - performance.now()),
+        Math.min(idleMs, deadlineMs - askedAtMs, paceLeftMs),
       );
       const next = await Promise.race([pieces.next(), late.promise]).finally(() => clearTimeout(timer));
       if (next.done === true) return;
-      yield next.value as Buffer;
+      const piece = next.value as Buffer;
+      pace = { waitedMs: pace.waitedMs + performance.now() - askedAtMs, bytes: pace.bytes + piece.length };
+      if (pace.waitedMs >= paceMs) pace = { waitedMs: 0, bytes: 0 }; // who was too slow has been cut off by now
+      yield piece;
     }
   } catch (error) {
     throw error instanceof HttpProblem ? error : new HttpProblem(400, "the body broke off");
