@@ -47,7 +47,8 @@ const ERRORS = {
   },
   LimitReached: {
     status: 429,
-    description: "The key's requests, bytes or rows of this minute are used up.",
+    description:
+      "The key's requests, bytes or rows of this minute are used up, or it has too many streams of events open.",
     headers: ["Retry-After"],
   },
   Unavailable: {
