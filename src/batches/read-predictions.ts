@@ -20,11 +20,17 @@ type Known = {
   readonly tenant: string;
   readonly account: AccountName;
   readonly row: StoredRow;
-  readonly asked: AskedFor;
+  /** Its batch: what a row of a file was created by. */
+  readonly openedAtMs: number;
 };
 
 export type FoundPrediction = AttemptRef &
-  Known & { readonly id: ItemId; readonly state: ItemState; readonly fields: Partial<OpenItemFields> };
+  Known & {
+    readonly id: ItemId;
+    readonly asked: AskedFor;
+    readonly state: ItemState;
+    readonly fields: Partial<OpenItemFields>;
+  };
 
 export type Predictions = {
   /** What was just admitted needn't be read back; it is answered as it stands then: waiting. */
@@ -38,7 +44,7 @@ export type Predictions = {
   readonly isVoid: (found: FoundPrediction) => Promise<boolean>;
 };
 
-const CACHE_BYTES = 64 * 1024 * 1024;
+const CACHE_BYTES = 32 * 1024 * 1024;
 /** What an entry costs beside its text, about. */
 const ENTRY_BYTES = 1_000;
 
@@ -46,46 +52,49 @@ export function openPredictions(deps: {
   readonly bucket: Bucket;
   readonly ledger: Pick<Ledger, "accountOf" | "standing" | "readItem" | "readStates" | "partOf">;
 }): Predictions {
-  const known = new LRUCache<ItemId, Known>({ maxSize: CACHE_BYTES, sizeCalculation: ({ row }) => sizeOf(row) });
-  const receipts = new LRUCache<string, Receipt>({ maxSize: CACHE_BYTES, sizeCalculation: sizeOf });
+  // What isn't in memory is read once for all who ask for it at the same time.
+  const known = new LRUCache<ItemId, Known>({
+    maxSize: CACHE_BYTES,
+    sizeCalculation: ({ row }) => sizeOf(row),
+    fetchMethod: async (id) => {
+      const found = await findItem(deps, id);
+      if (found === null) return undefined;
+      const { of, row, account } = found;
+      return { tenant: of.tenant, account, row, openedAtMs: of.openedAtMs };
+    },
+  });
+  const receipts = new LRUCache<string, Receipt, AttemptRef>({
+    maxSize: CACHE_BYTES,
+    sizeCalculation: sizeOf,
+    fetchMethod: async (_key, _stale, { context: ref }) => (await readReceipt(deps.bucket, ref)) ?? undefined,
+  });
 
   async function receiptOf({ state, ...ref }: AttemptRef & { readonly state: ItemState }): Promise<Receipt | null> {
     if (!isEnd(state)) return null;
     const key = `${ref.batch}-${ref.index}-${ref.attempt}`;
-    const kept = receipts.get(key);
-    if (kept !== undefined) return kept;
-    const read = await readReceipt(deps.bucket, ref);
-    if (read !== null) receipts.set(key, read);
-    return read;
+    return receipts.get(key) ?? (await receipts.fetch(key, { context: ref })) ?? null;
   }
 
   return {
     remember(id, tenant, account, row) {
       const place = parseItemId(id);
       if (place === null) throw new TypeError(`not an item's id: ${id}`);
-      const fresh = { tenant, account, row, asked: askedForBy(id, row, { openedAtMs: 0 }) };
+      const fresh = { tenant, account, row, openedAtMs: 0 }; // a single has a time of its own
       known.set(id, fresh);
-      return { ...fresh, ...place, id, attempt: 1, state: "waiting", fields: {} };
+      return { ...fresh, ...place, id, asked: askedForBy(id, row, fresh), attempt: 1, state: "waiting", fields: {} };
     },
 
     async find(text, tenant) {
       const place = parseItemId(text);
       if (place === null) return null;
       const id = itemId(place.batch, place.index);
-      const kept = known.get(id);
-      if (kept !== undefined) {
-        if (kept.tenant !== tenant) return null;
-        // Most that are asked for have ended, and then there is nothing else to read.
-        const [item] = await deps.ledger.readStates(kept.account, place.batch, place.index, 1);
-        if (item !== undefined && isEnd(item.state)) return { ...kept, ...place, ...item, id, fields: {} };
-        return { ...kept, ...place, id, ...(await deps.ledger.readItem({ account: kept.account, ...place })) };
-      }
-      const found = await findItem(deps, text);
-      if (found === null || found.of.tenant !== tenant) return null;
-      const { of, row, ...item } = found;
-      const fresh = { tenant, account: item.account, row, asked: askedForBy(id, row, of) };
-      known.set(id, fresh);
-      return { ...fresh, ...item, id };
+      const kept = known.get(id) ?? (await known.fetch(id));
+      if (kept === undefined || kept.tenant !== tenant) return null;
+      // Most that are asked for have ended, and then there is nothing else to read.
+      const [item] = await deps.ledger.readStates(kept.account, place.batch, place.index, 1);
+      const asked = askedForBy(id, kept.row, kept);
+      if (item !== undefined && isEnd(item.state)) return { ...kept, ...place, ...item, id, asked, fields: {} };
+      return { ...kept, ...place, id, asked, ...(await deps.ledger.readItem({ account: kept.account, ...place })) };
     },
 
     receiptOf,

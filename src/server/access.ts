@@ -47,8 +47,14 @@ export function requireKey(app: FastifyInstance, { clients, limits }: AccessDeps
       throw new HttpProblem(403, "this was sent by another site's page");
     }
   });
-  app.addHook("preValidation", async ({ client, bodyBytes }) => {
-    if (bodyBytes > 0) await limits.meter(client, "bytes")(bodyBytes);
+  app.addHook("preValidation", ({ client, bodyBytes }, _reply, done) => {
+    if (bodyBytes === 0) return done();
+    limits
+      .meter(
+        client,
+        "bytes",
+      )(bodyBytes)
+      .then(() => done(), done);
   });
 }
 
