@@ -39,7 +39,7 @@ import { answerOtherMethods } from "./methods.ts";
 import { metricsRoute } from "./metrics.ts";
 import { describeApi } from "./openapi.ts";
 import { predictionRoutes } from "./predictions.ts";
-import { answerBadUrls, answerProblems, HttpProblem } from "./problems.ts";
+import { answerBadUrls, answerProblems, sendProblem } from "./problems.ts";
 import { HEARTBEAT_MS } from "./server-sent-events.ts";
 import { openStreams } from "./streams.ts";
 import { type WebhookDeps, webhookRoutes } from "./webhooks.ts";
@@ -179,9 +179,9 @@ export async function buildServer(deps: ServerDeps): Promise<FastifyInstance> {
 }
 
 function requireLoopbackHost(app: FastifyInstance): void {
-  const misdirected = new HttpProblem(421, "this server answers to the names of loopback only: localhost or 127.0.0.1");
-  app.addHook("onRequest", ({ routeOptions, hostname }, _reply, done) => {
-    done(routeOptions.config.anyHost === true || isLoopbackHost(hostname) ? undefined : misdirected);
+  app.addHook("onRequest", (request, reply, done) => {
+    if (request.routeOptions.config.anyHost === true || isLoopbackHost(request.hostname)) return done();
+    sendProblem(reply, 421, "this server answers to the names of loopback only: localhost or 127.0.0.1");
   });
 }
 
