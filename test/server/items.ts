@@ -27,7 +27,7 @@ export const contentOf = (index: number) => `the output of item ${index}`;
 export async function bringTo(
   state: ItemState,
   { batch, index }: { readonly batch: BatchId; readonly index: number },
-  { bucket, ledger }: CommandServices,
+  { bucket, ledger }: Pick<CommandServices, "bucket" | "ledger">,
 ): Promise<void> {
   await openAccount(ledger, ACCOUNT); // Redis may have been started again since
   const ref = { account: ACCOUNT, batch, index, attempt: 1 };

@@ -1,0 +1,63 @@
+/** Predictions by their id: what never changes is read once, and where they stand every time. */
+
+import { expect } from "vitest";
+import { openPredictions } from "../../src/batches/read-predictions.ts";
+import type { Bucket } from "../../src/bucket/bucket.ts";
+import { wrappedBucket } from "../../src/bucket/wrapped-bucket.ts";
+import { type AttemptRef, itemId } from "../../src/core/naming.ts";
+import { bringTo } from "../server/items.ts";
+import { ACCOUNT, type Line, NOON, test } from "../support/stages.ts";
+
+const ASKERS = 50;
+const LINKS = { baseUrl: "https://predictions.example", fileUrl: (_item: string, key: string) => key };
+
+/** Counts what is read of each object. */
+function counted(bucket: Bucket): { readonly bucket: Bucket; readonly reads: Map<string, number> } {
+  const reads = new Map<string, number>();
+  const count = (key: string) => reads.set(key, (reads.get(key) ?? 0) + 1);
+  const counting = wrappedBucket(bucket, {
+    get: (key, options) => {
+      count(key);
+      return bucket.get(key, options);
+    },
+    getRange: (key, start, length) => {
+      count(key);
+      return bucket.getRange(key, start, length);
+    },
+  });
+  return { bucket: counting, reads };
+}
+
+async function open(line: Line) {
+  await line.clear();
+  const batch = await line.submit([{ prompt: "a fox" }]);
+  const ref: AttemptRef = { account: ACCOUNT, batch, index: 0, attempt: 1 };
+  const { bucket, reads } = counted(line.bucket);
+  return { ref, id: itemId(batch, 0), reads, predictions: openPredictions({ bucket, ledger: line.ledger }) };
+}
+
+test("what isn't in memory is read once for all who ask at once", async ({ line }) => {
+  const { ref, id, reads, predictions } = await open(line);
+  await bringTo("saved", ref, line);
+  const shown = await Promise.all(
+    Array.from({ length: ASKERS }, async () => {
+      const found = await predictions.find(id, "default");
+      return found === null ? null : predictions.view(found, LINKS);
+    }),
+  );
+  expect(new Set(shown.map((view) => view?.status))).toEqual(new Set(["succeeded"]));
+  expect(reads.size, "the row's part, its index, the receipt").toBeGreaterThanOrEqual(2);
+  expect(
+    [...reads.values()].every((times) => times === 1),
+    JSON.stringify([...reads]),
+  ).toBe(true);
+});
+
+test("where it stands is asked each time, and of another tenant's nothing is told", async ({ line }) => {
+  const { ref, id, predictions } = await open(line);
+  expect((await predictions.find(id, "default"))?.state).toBe("waiting");
+  await line.ledger.move(ref, "claim", { nowMs: NOON, nonce: "n" });
+  expect((await predictions.find(id, "default"))?.state).toBe("claimed");
+  expect(await predictions.find(id, "another"), "also where it is in memory").toBeNull();
+  expect(await predictions.find(itemId(ref.batch, 1), "default"), "no such item").toBeNull();
+});
