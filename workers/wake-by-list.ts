@@ -208,11 +208,11 @@ async function actOn(page: ListPage, reachMs: number, deps: WakeDeps, memory: Wa
   );
   // For whoever asks how it stands; once, since it stays so until it ends.
   await Promise.all(
-    running.map(async ({ ref, status }) => {
-      const { status: now, startedAt = null } = shown.get(errandId(ref)) ?? {};
-      if (now !== "processing" || status === now) return;
-      await deps.markItem(ref, "status", now);
-      if (startedAt !== null) await deps.markItem(ref, "started_at", startedAt);
+    running.map(async ({ ref, ...seen }) => {
+      const { status, startedAt = null } = shown.get(errandId(ref)) ?? {};
+      if (status !== "processing") return;
+      if (startedAt !== null && seen.startedAt === null) await deps.markItem(ref, "started_at", startedAt);
+      if (seen.status !== status) await deps.markItem(ref, "status", status);
     }),
   );
   // Who was asked something of is polled when that was meant.

@@ -8,29 +8,31 @@ import { type AttemptRef, parseItemId } from "../core/naming.ts";
 import type { Ledger, OpenItemFields } from "../ledger/ledger.ts";
 import { placeItems } from "./place-items.ts";
 
-export type FoundItem = AttemptRef & {
-  readonly state: ItemState;
-  readonly fields: Partial<OpenItemFields>;
-  readonly row: StoredRow;
-  readonly of: Batch;
+/** What never changes of an item. */
+export type FoundRow = Omit<AttemptRef, "attempt"> & { readonly row: StoredRow; readonly of: Batch };
+
+export type FoundItem = AttemptRef & FoundRow & { readonly state: ItemState; readonly fields: Partial<OpenItemFields> };
+
+export type FindRowDeps = {
+  readonly bucket: Bucket;
+  readonly ledger: Pick<Ledger, "accountOf" | "standing" | "partOf">;
 };
 
-export type FindDeps = {
-  readonly bucket: Bucket;
-  readonly ledger: Pick<Ledger, "accountOf" | "standing" | "readItem" | "partOf">;
-};
+export type FindDeps = FindRowDeps & { readonly ledger: Pick<Ledger, "readItem"> };
 
 /** Null: nothing of that id is known here. */
-export async function findItem({ bucket, ledger }: FindDeps, text: string): Promise<FoundItem | null> {
+export async function findItem(deps: FindDeps, text: string): Promise<FoundItem | null> {
+  const found = await findRow(deps, text);
+  return found === null ? null : { ...found, ...(await deps.ledger.readItem(found)) };
+}
+
+/** Null: nothing of that id is known here. */
+export async function findRow({ bucket, ledger }: FindRowDeps, text: string): Promise<FoundRow | null> {
   const place = parseItemId(text);
   const account = place === null ? null : await ledger.accountOf(place.batch);
   const standing = place === null || account === null ? null : await ledger.standing(account, place.batch);
   if (place === null || account === null || standing === null || place.index >= standing.batch.items) return null;
-  const ref = { account, ...place };
-  const [item, [placed]] = await Promise.all([
-    ledger.readItem(ref),
-    placeItems({ bucket, ledger }, account, place.batch, place.index, 1),
-  ]);
+  const [placed] = await placeItems({ bucket, ledger }, account, place.batch, place.index, 1);
   if (placed === undefined) throw new Error(`item ${text} stands in no part of its batch's input`);
-  return { ...ref, ...item, row: await readRow(bucket, place.batch, placed), of: standing.batch };
+  return { account, ...place, row: await readRow(bucket, place.batch, placed), of: standing.batch };
 }

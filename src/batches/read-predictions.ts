@@ -13,7 +13,7 @@ import { type AskedFor, type PredictionLinks, type PredictionView, predictionVie
 import type { Receipt } from "../core/receipt.ts";
 import type { Ledger, OpenItemFields } from "../ledger/ledger.ts";
 import { askedForBy } from "./describe-prediction.ts";
-import { findItem } from "./find-item.ts";
+import { findRow } from "./find-item.ts";
 
 /** What never changes of an item. */
 type Known = {
@@ -52,27 +52,36 @@ export function openPredictions(deps: {
   readonly bucket: Bucket;
   readonly ledger: Pick<Ledger, "accountOf" | "standing" | "readItem" | "readStates" | "partOf">;
 }): Predictions {
-  // What isn't in memory is read once for all who ask for it at the same time.
-  const known = new LRUCache<ItemId, Known>({
-    maxSize: CACHE_BYTES,
-    sizeCalculation: ({ row }) => sizeOf(row),
-    fetchMethod: async (id) => {
-      const found = await findItem(deps, id);
-      if (found === null) return undefined;
-      const { of, row, account } = found;
-      return { tenant: of.tenant, account, row, openedAtMs: of.openedAtMs };
-    },
-  });
-  const receipts = new LRUCache<string, Receipt, AttemptRef>({
-    maxSize: CACHE_BYTES,
-    sizeCalculation: sizeOf,
-    fetchMethod: async (_key, _stale, { context: ref }) => (await readReceipt(deps.bucket, ref)) ?? undefined,
-  });
+  const known = new LRUCache<ItemId, Known>({ maxSize: CACHE_BYTES, sizeCalculation: ({ row }) => sizeOf(row) });
+  const receipts = new LRUCache<string, Receipt>({ maxSize: CACHE_BYTES, sizeCalculation: sizeOf });
+  const readingKnown = readOnce<Known>();
+  const readingReceipts = readOnce<Receipt>();
+
+  async function knownOf(id: ItemId): Promise<Known | null> {
+    return (
+      known.get(id) ??
+      readingKnown(id, async () => {
+        const found = await findRow(deps, id);
+        if (found === null) return null;
+        const { of, row, account } = found;
+        const fresh = { tenant: of.tenant, account, row, openedAtMs: of.openedAtMs };
+        known.set(id, fresh);
+        return fresh;
+      })
+    );
+  }
 
   async function receiptOf({ state, ...ref }: AttemptRef & { readonly state: ItemState }): Promise<Receipt | null> {
     if (!isEnd(state)) return null;
     const key = `${ref.batch}-${ref.index}-${ref.attempt}`;
-    return receipts.get(key) ?? (await receipts.fetch(key, { context: ref })) ?? null;
+    return (
+      receipts.get(key) ??
+      readingReceipts(key, async () => {
+        const receipt = await readReceipt(deps.bucket, ref);
+        if (receipt !== null) receipts.set(key, receipt);
+        return receipt;
+      })
+    );
   }
 
   return {
@@ -88,8 +97,8 @@ export function openPredictions(deps: {
       const place = parseItemId(text);
       if (place === null) return null;
       const id = itemId(place.batch, place.index);
-      const kept = known.get(id) ?? (await known.fetch(id));
-      if (kept === undefined || kept.tenant !== tenant) return null;
+      const kept = await knownOf(id);
+      if (kept === null || kept.tenant !== tenant) return null;
       // Most that are asked for have ended, and then there is nothing else to read.
       const [item] = await deps.ledger.readStates(kept.account, place.batch, place.index, 1);
       const asked = askedForBy(id, kept.row, kept);
@@ -119,6 +128,22 @@ export function openPredictions(deps: {
         links,
       );
     },
+  };
+}
+
+/**
+ * One read of a thing at a time, whose answer all get who ask for it meanwhile. (The cache has the like, but fails whoever
+ * waits where an entry is set or evicted by then.)
+ */
+function readOnce<T>(): (key: string, read: () => Promise<T | null>) => Promise<T | null> {
+  const running = new Map<string, Promise<T | null>>();
+  return (key, read) => {
+    let reading = running.get(key);
+    if (reading === undefined) {
+      reading = read().finally(() => running.delete(key));
+      running.set(key, reading);
+    }
+    return reading;
   };
 }
 

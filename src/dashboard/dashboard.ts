@@ -21,7 +21,6 @@ import { batchPage } from "./batch-page.ts";
 import { openBatchSights } from "./batch-sights.ts";
 import { type BoardQueues, openBoardQueues } from "./board-queues.ts";
 import { BOARD, type Viewer } from "./frame.ts";
-import type { FileUrl } from "./gallery.ts";
 import { itemPage } from "./item-page.ts";
 import { listPage } from "./list-page.ts";
 import { openLive } from "./live.ts";
@@ -40,7 +39,7 @@ export type DashboardDeps = {
   }[];
   readonly predictions: Predictions;
   /** Of the kept files. */
-  readonly links: Pick<Links, "of">;
+  readonly links: Pick<Links, "paths">;
   readonly mayOpenBoard: (client: Client) => boolean;
   /** Nobody is asked for a key. */
   readonly open: boolean;
@@ -79,17 +78,9 @@ function pages(deps: DashboardDeps, queues: BoardQueues): FastifyPluginAsync {
     mayOpenBoard: deps.mayOpenBoard(client),
   });
 
-  /** As on the page's own host: signed, so that a picture needs no password of its own. */
-  async function fileUrls(): Promise<FileUrl> {
-    const { fileUrl } = await deps.links.of({ protocol: "http", host: "localhost" });
-    return (item, key) => {
-      const { pathname, search } = new URL(fileUrl(item, key));
-      return `${pathname}${search}`;
-    };
-  }
-
   return async (app) => {
-    const common = { sights, live, viewerOf, fileUrls, emulated };
+    // Signed: a picture needs no password of its own.
+    const common = { sights, live, viewerOf, fileUrls: deps.links.paths, emulated };
     // A browser's form sends its fields so; ours have none.
     app.addContentTypeParser(
       "application/x-www-form-urlencoded",
@@ -137,7 +128,7 @@ function board(deps: DashboardDeps, queues: BoardQueues): FastifyPluginAsync {
         },
       },
     });
-    // Thrown on, an error is the server's own to answer, as on any other route; its words would reach whoever looks.
+    // Thrown on, an error is the server's to answer, as on any other route: bull-board would show its message.
     server.setErrorHandler((error: unknown) => {
       throw error;
     });

@@ -97,8 +97,9 @@ export type OpenItemFields = {
 /** An item whose prediction runs, as far as we know. */
 export type RunningItem = {
   readonly ref: AttemptRef;
-  /** As it was seen last; null: it wasn't yet. */
+  /** As it was seen last, and since when it runs by that; null: it wasn't seen yet. */
   readonly status: string | null;
+  readonly startedAt: string | null;
   /** Something was asked of it. */
   readonly marked: boolean;
   /** A poll saw that it succeeded, with an output that isn't whole. */
@@ -263,15 +264,22 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
       const looked = await Promise.all(
         refs.map(async (ref) => {
           const { account, batch, index } = ref;
-          const [byte, [status = null, incompleteSince, ...marks], canceled] = await Promise.all([
+          const [byte, [status = null, startedAt = null, incompleteSince, ...marks], canceled] = await Promise.all([
             redis.getrangeBuffer(REDIS_KEYS.bytes(account, batch), index, index),
-            redis.hmget(REDIS_KEYS.item(account, batch, index), "status", "incomplete_since", "wake", "cancel"),
+            redis.hmget(
+              REDIS_KEYS.item(account, batch, index),
+              "status",
+              "started_at",
+              "incomplete_since",
+              "wake",
+              "cancel",
+            ),
             redis.hexists(REDIS_KEYS.batch(account, batch), "canceled_at"),
           ]);
           const { attempt, state } = readItemByte(byte[0] ?? 0);
           const marked = canceled === 1 || marks.some((mark) => mark != null);
           return attempt === ref.attempt && state === "running"
-            ? [{ ref, status, marked, incomplete: incompleteSince != null }]
+            ? [{ ref, status, startedAt, marked, incomplete: incompleteSince != null }]
             : [];
         }),
       );
@@ -293,7 +301,7 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
 
     /** What was asked of a running item since its last poll, which saw it in `status`; null: it saw nothing. */
     async takeMarks(
-      { account, batch, index }: AttemptRef,
+      { account, batch, index, attempt }: AttemptRef,
       status: string | null,
       startedAt: string | null = null,
     ): Promise<TakenMarks> {
@@ -301,8 +309,11 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
         .tuple([z.string(), z.number(), z.number()])
         .parse(
           await scripts.outlastTakeMarks(
+            REDIS_KEYS.bytes(account, batch),
             REDIS_KEYS.item(account, batch, index),
             REDIS_KEYS.batch(account, batch),
+            index,
+            attempt,
             status ?? "",
             startedAt ?? "",
           ),

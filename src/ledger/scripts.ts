@@ -42,7 +42,7 @@ export function defineScripts(redis: Redis): Scripts {
     redis.defineCommand(name, { lua, numberOfKeys });
   define("outlastMove", 17, script("redis-identity.lua", "give-to-feed.lua", "open-attempt.lua", "move.lua"));
   define("outlastMarkItem", 2, script("mark-item.lua"));
-  define("outlastTakeMarks", 2, script("take-marks.lua"));
+  define("outlastTakeMarks", 3, script("take-marks.lua"));
   define("outlastOpenBatch", 3, script("open-batch.lua"));
   define("outlastHoldBatch", 4, script("hold-batch.lua"));
   define("outlastWalkCancel", 6, script("walk-cancel.lua"));

@@ -49,12 +49,8 @@ export function requireKey(app: FastifyInstance, { clients, limits }: AccessDeps
   });
   app.addHook("preValidation", ({ client, bodyBytes }, _reply, done) => {
     if (bodyBytes === 0) return done();
-    limits
-      .meter(
-        client,
-        "bytes",
-      )(bodyBytes)
-      .then(() => done(), done);
+    const take = limits.meter(client, "bytes");
+    take(bodyBytes).then(() => done(), done);
   });
 }
 

@@ -11,7 +11,7 @@ import { sendOutage } from "./problems.ts";
 
 export type HealthDeps = {
   readonly redis: Pick<Redis, "ping">;
-  readonly bucket: Pick<Bucket, "head" | "url">;
+  readonly bucket: Pick<Bucket, "head">;
 };
 
 const REDIS_DEADLINE_MS = 2 * SECOND;
@@ -21,6 +21,36 @@ const BUCKET_DEADLINE_MS = 5 * SECOND;
 const PROBE_KEY = "ready-probe";
 
 export function health({ redis, bucket }: HealthDeps): FastifyPluginAsync {
+  /** What the log was told of, so that who asks every second doesn't bury all else. */
+  const told = new Map<string, string>();
+
+  function tell(what: string, code: string, error: unknown, log: FastifyBaseLogger): void {
+    if (told.get(what) === code) return;
+    told.set(what, code);
+    log.warn({ what, reason: (error as Error).message }, "this server isn't ready");
+  }
+
+  async function faultOf(
+    what: string,
+    answer: Promise<unknown>,
+    deadlineMs: number,
+    log: FastifyBaseLogger,
+  ): Promise<string | null> {
+    const late = Promise.withResolvers<never>();
+    const timer = setTimeout(() => late.reject(new Late(`no answer within ${deadlineMs / SECOND} s`)), deadlineMs);
+    try {
+      await Promise.race([answer, late.promise]);
+      told.delete(what);
+      return null;
+    } catch (error) {
+      const code = codeOf(error);
+      tell(what, code, error, log);
+      return `${what} can't be used at the moment (${code})`;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
   return async (app) => {
     app.get("/health", async () => ({ status: "alive", pid: process.pid }));
 
@@ -37,25 +67,6 @@ export function health({ redis, bucket }: HealthDeps): FastifyPluginAsync {
 }
 
 class Late extends Error {}
-
-async function faultOf(
-  what: string,
-  answer: Promise<unknown>,
-  deadlineMs: number,
-  log: FastifyBaseLogger,
-): Promise<string | null> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => late.reject(new Late(`no answer within ${deadlineMs / SECOND} s`)), deadlineMs);
-  try {
-    await Promise.race([answer, late.promise]);
-    return null;
-  } catch (error) {
-    log.warn({ what, reason: (error as Error).message }, "this server isn't ready");
-    return `${what} can't be used at the moment (${codeOf(error)})`;
-  } finally {
-    clearTimeout(timer);
-  }
-}
 
 function codeOf(error: unknown): string {
   if (error instanceof Late) return "timeout";

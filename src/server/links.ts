@@ -1,7 +1,7 @@
 /** Addresses that answers lead to: this server, as whoever asks can reach it, and the kept files. */
 
 import type { FastifyRequest } from "fastify";
-import { fileUrls, isSignedFor } from "../batches/file-links.ts";
+import { fileUrls, isSignedFor, signedFileUrl } from "../batches/file-links.ts";
 import type { ItemId } from "../core/naming.ts";
 import type { PredictionLinks } from "../core/prediction-view.ts";
 import type { Ledger } from "../ledger/ledger.ts";
@@ -10,6 +10,8 @@ export type Links = {
   /** Without a slash at its end. */
   readonly baseUrlOf: (request: Pick<FastifyRequest, "protocol" | "host">) => string;
   readonly of: (request: Pick<FastifyRequest, "protocol" | "host">) => Promise<PredictionLinks>;
+  /** Kept files on this server, from its root: what a page may show, which has pictures of its own host alone. */
+  readonly paths: () => Promise<(item: ItemId, key: string) => string>;
   readonly opens: (
     item: ItemId,
     name: string,
@@ -42,6 +44,10 @@ export function openLinks(deps: {
       const secret = await secretOnce();
       const baseUrl = baseUrlOf(request);
       return { baseUrl, fileUrl: fileUrls({ ...deps, secret, baseUrl }) };
+    },
+    async paths() {
+      const secret = await secretOnce();
+      return (item, key) => signedFileUrl(secret, "", item, key, deps.clock());
     },
     opens: async (item, name, query) => isSignedFor(await secretOnce(), item, name, query, deps.clock()),
   };

@@ -37,7 +37,7 @@ const ERRORS = {
   NoSuchRange: {
     status: 416,
     description: "The range begins behind the file's end.",
-    headers: ["Content-Range", "ETag", "Accept-Ranges"],
+    headers: ["Content-Range"],
   },
   Invalid: {
     status: 422,

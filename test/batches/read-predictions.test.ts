@@ -3,12 +3,14 @@
 import { expect } from "vitest";
 import { openPredictions } from "../../src/batches/read-predictions.ts";
 import type { Bucket } from "../../src/bucket/bucket.ts";
+import type { StoredRow } from "../../src/bucket/input-parts.ts";
 import { wrappedBucket } from "../../src/bucket/wrapped-bucket.ts";
-import { type AttemptRef, itemId } from "../../src/core/naming.ts";
+import { type AttemptRef, type BatchId, itemId } from "../../src/core/naming.ts";
 import { bringTo } from "../server/items.ts";
 import { ACCOUNT, type Line, NOON, test } from "../support/stages.ts";
 
 const ASKERS = 50;
+const MEBI = 1024 * 1024;
 const LINKS = { baseUrl: "https://predictions.example", fileUrl: (_item: string, key: string) => key };
 
 /** Counts what is read of each object. */
@@ -33,7 +35,8 @@ async function open(line: Line) {
   const batch = await line.submit([{ prompt: "a fox" }]);
   const ref: AttemptRef = { account: ACCOUNT, batch, index: 0, attempt: 1 };
   const { bucket, reads } = counted(line.bucket);
-  return { ref, id: itemId(batch, 0), reads, predictions: openPredictions({ bucket, ledger: line.ledger }) };
+  const row: StoredRow = { input: { prompt: "a fox" }, target: { kind: "model", owner: "outlast", name: "text" } };
+  return { ref, id: itemId(batch, 0), row, reads, predictions: openPredictions({ bucket, ledger: line.ledger }) };
 }
 
 test("what isn't in memory is read once for all who ask at once", async ({ line }) => {
@@ -51,6 +54,23 @@ test("what isn't in memory is read once for all who ask at once", async ({ line 
     [...reads.values()].every((times) => times === 1),
     JSON.stringify([...reads]),
   ).toBe(true);
+});
+
+test("who waits for a read gets it, whatever comes into memory meanwhile, or leaves it", async ({ line }) => {
+  for (const meanwhile of ["the same", "much else"] as const) {
+    const { id, predictions, row } = await open(line);
+    const asking = predictions.find(id, "default");
+    if (meanwhile === "the same") predictions.remember(id, "default", ACCOUNT, row);
+    else {
+      for (let n = 0; n < 100; n++) {
+        predictions.remember(itemId(id.slice(0, 20) as BatchId, n + 1), "default", ACCOUNT, {
+          ...row,
+          input: { text: "x".repeat(MEBI) },
+        });
+      }
+    }
+    expect((await asking)?.id, meanwhile).toBe(id);
+  }
 });
 
 test("where it stands is asked each time, and of another tenant's nothing is told", async ({ line }) => {

@@ -74,6 +74,16 @@ describe("what it shows", () => {
     expect(body).not.toContain("data-live");
   });
 
+  test("its outputs from this server, also where the public reads the bucket elsewhere", async ({ serve }) => {
+    const { app, services } = await serve({ env: { OUTLAST_PUBLIC_BUCKET_URL: "https://cdn.example/kept" } });
+    const ref = refOf(await submit(services, { rows: 1 }), 0);
+    await run(services, ref);
+    await end(services, ref, { files: [PNG] });
+    const { body } = await page(app, addressOf(ref));
+    const [, url = ""] = /src="(\/v1\/files[^"]+)"/.exec(body) ?? [];
+    expect((await app.inject(url.replaceAll("&#38;", "&"))).statusCode).toBe(200);
+  });
+
   test("every attempt, the latest first, and the board's jobs lead to theirs", async ({ serve }) => {
     const { app, services } = await serve();
     const ref = refOf(await submit(services, { rows: 1 }), 0);

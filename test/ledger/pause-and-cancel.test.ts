@@ -389,6 +389,10 @@ describe("a mark", () => {
       expect(await status()).toBe(kept);
     }
     const startedAt = new Date(NOON).toISOString();
+    await ledger.markItem(ref, "wake", "sweep");
+    const late = await ledger.takeMarks({ ...ref, attempt: ref.attempt + 1 }, "processing", startedAt);
+    expect(late, "another attempt's poll").toMatchObject({ woken: false });
+    expect((await ledger.readItem(ref)).fields).toMatchObject({ status: "pondering", wake: "sweep" });
     for (const told of [startedAt, null]) {
       await ledger.takeMarks(ref, "processing", told);
       expect((await ledger.readItem(ref)).fields.started_at).toBe(startedAt);

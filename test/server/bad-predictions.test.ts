@@ -226,6 +226,16 @@ describe("headers", () => {
     expect(answer.json()).toMatchObject({ status: "starting", output: null });
   });
 
+  test("the same key twice at once is the same prediction, told to both", async ({ serve }) => {
+    const { app } = await serve();
+    for (let key = 0; key < 10; key++) {
+      const headers = { "idempotency-key": `at-once-${key}` };
+      const answers = await Promise.all([GOOD, GOOD, GOOD].map((body) => app.inject(create(body, headers))));
+      expect(answers.map(({ statusCode }) => statusCode)).toEqual([201, 201, 201]);
+      expect(new Set(answers.map((answer) => answer.json<{ id: string }>().id)).size).toBe(1);
+    }
+  });
+
   test("the same key is the same prediction; with another input it is refused, by name", async ({ serve }) => {
     const { app } = await serve();
     const headers = { "idempotency-key": "my-key" };
