@@ -47,7 +47,7 @@ export type CopyDeps = {
   /** For the attempt's next run. */
   readonly noteProgress: (ref: AttemptRef, progress: string) => Promise<void>;
   readonly move: (ref: AttemptRef, step: "finishCopy", options: MoveOptions) => Promise<MoveAnswer>;
-  readonly enqueueRecord: (ref: AttemptRef) => Promise<void>;
+  readonly enqueueRecord: (ref: AttemptRef, prediction: PredictionId | undefined) => Promise<void>;
   readonly clock: () => number;
 };
 
@@ -57,8 +57,10 @@ const GRACE_MS = 10 * MINUTE;
 export async function copyOutputs(errand: CopyErrand, deps: CopyDeps, signal: AbortSignal): Promise<StageOutcome> {
   const item = await deps.readItem(errand);
   if (item.attempt !== errand.attempt) return DONE;
+  const { prediction_id: id } = item.fields;
+  const prediction = id === undefined ? undefined : predictionId(id);
   if (item.state === "recording") {
-    await deps.enqueueRecord(errand);
+    await deps.enqueueRecord(errand, prediction);
     return DONE;
   }
   if (item.state !== "copying") return DONE;
@@ -74,7 +76,6 @@ export async function copyOutputs(errand: CopyErrand, deps: CopyDeps, signal: Ab
     }
     throw run.stoppedBy.error;
   }
-  const prediction = item.fields.prediction_id === undefined ? null : predictionId(item.fields.prediction_id);
   const judged = await judgeRefused(errand, prediction, run, before, deps, signal);
   if (judged.kind === "again") return tryAgain(errand, before, judged, deps);
 
@@ -82,7 +83,7 @@ export async function copyOutputs(errand: CopyErrand, deps: CopyDeps, signal: Ab
     nowMs: deps.clock(),
     set: { ending: await deps.keepEnding(errand, ended(ending, run.copied, judged.unsaved)) },
   });
-  if (moved.answer !== "lost") await deps.enqueueRecord(errand);
+  if (moved.answer !== "lost") await deps.enqueueRecord(errand, prediction);
   return DONE;
 }
 
@@ -150,13 +151,17 @@ type Judged =
 /** Whether what was refused is gone. */
 async function judgeRefused(
   errand: CopyErrand,
-  prediction: PredictionId | null,
+  prediction: PredictionId | undefined,
   { copied, hopeless, refused, troubled }: Run,
   before: CopyProgress,
   deps: CopyDeps,
   signal: AbortSignal,
 ): Promise<Judged> {
-  if (refused.length > 0 && prediction !== null && (await deps.isDataRemoved(errand, prediction, signal)) === true) {
+  if (
+    refused.length > 0 &&
+    prediction !== undefined &&
+    (await deps.isDataRemoved(errand, prediction, signal)) === true
+  ) {
     const gone = [...refused, ...troubled].map((one) => unsaved(one, "the provider has removed the prediction's data"));
     return { kind: "over", unsaved: [...hopeless.map((one) => unsaved(one)), ...gone] };
   }

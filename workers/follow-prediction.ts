@@ -27,7 +27,7 @@ import {
   pollKind,
   type Waker,
 } from "../src/core/polling.ts";
-import type { Prediction, TerminalStatus } from "../src/core/prediction.ts";
+import type { Prediction, PredictionId, TerminalStatus } from "../src/core/prediction.ts";
 import { answerOf, type Ending } from "../src/core/receipt.ts";
 import { decideAfterPoll } from "../src/core/retrying.ts";
 import { modelOf, runMsOf } from "../src/core/run-times.ts";
@@ -48,10 +48,10 @@ export type FollowDeps = {
   /** When a poll first saw the attempt's success without a whole output: this one, or an earlier one. */
   readonly incompleteSince: (ref: AttemptRef) => Promise<number>;
   readonly keepEnding: (ref: AttemptRef, ending: Ending) => Promise<string>;
-  readonly enqueueCopy: (ref: AttemptRef, expiresAtMs: number) => Promise<void>;
+  readonly enqueueCopy: (ref: AttemptRef, expiresAtMs: number, prediction: PredictionId) => Promise<void>;
   /** So long after its creation the provider keeps a prediction's files. */
   readonly filesKeptMs: number;
-  readonly enqueueRecord: (ref: AttemptRef) => Promise<void>;
+  readonly enqueueRecord: (ref: AttemptRef, prediction: PredictionId) => Promise<void>;
   readonly pauseAccount: (reason: string) => Promise<void>;
   /** When to expect the end of a prediction, and whether something else tells of it. `model`: null where it isn't known. */
   readonly expect: (model: string | null, told: boolean) => Promise<Expectation>;
@@ -181,7 +181,8 @@ async function copyOn(
   if (moved.answer === "lost") return DONE;
   if (wasRun(prediction)) await learn(prediction, moved, deps);
   const createdAtMs = prediction.createdAt === null ? Number.NaN : Date.parse(prediction.createdAt);
-  await deps.enqueueCopy(errand, (Number.isNaN(createdAtMs) ? errand.startedAtMs : createdAtMs) + deps.filesKeptMs);
+  const fromMs = Number.isNaN(createdAtMs) ? errand.startedAtMs : createdAtMs;
+  await deps.enqueueCopy(errand, fromMs + deps.filesKeptMs, errand.predictionId);
   return DONE;
 }
 
@@ -213,7 +214,7 @@ async function conclude(
   await count(errand, moved.wokenBy, deps);
   if (moved.answer === "lost") return DONE;
   if (ran !== null) await learn(ran, moved, deps);
-  await deps.enqueueRecord(errand);
+  await deps.enqueueRecord(errand, errand.predictionId);
   return DONE;
 }
 

@@ -48,9 +48,9 @@ export function follow(services: Services, account: Account, log: Logger): Consu
     takeMarks: ledger.takeMarks,
     incompleteSince: (ref) => ledger.incompleteSince(ref, Date.now()),
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
-    async enqueueCopy(ref, expiresAtMs) {
+    async enqueueCopy(ref, expiresAtMs, prediction) {
       await ledger.noteUnsaved(ref, expiresAtMs);
-      await queues.copy(ref, expiresAtMs);
+      await queues.copy(ref, expiresAtMs, prediction);
     },
     filesKeptMs: account.filesKeptMs,
     enqueueRecord: queues.record,

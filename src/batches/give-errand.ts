@@ -25,6 +25,7 @@ export async function giveErrand(
   { bucket, ledger, queues, filesKeptMs }: GiveErrandDeps,
 ): Promise<void> {
   const id = errandId(ref);
+  const prediction = fields.prediction_id === undefined ? undefined : predictionId(fields.prediction_id);
   const startedAtMs = fields.intent_at === undefined ? Date.now() : Number(fields.intent_at);
   switch (errand) {
     case "create": {
@@ -36,19 +37,19 @@ export async function giveErrand(
     }
     case "follow": {
       if (await queues.retryFailed(followQueue(ref.account).name, id)) return;
-      if (fields.prediction_id === undefined) throw new Error(`${id} is running, but Redis holds no prediction for it`);
+      if (prediction === undefined) throw new Error(`${id} is running, but Redis holds no prediction for it`);
       const deadlineAtMs = fields.deadline_at === undefined ? null : Number(fields.deadline_at);
-      await queues.follow(ref, { id: predictionId(fields.prediction_id), startedAtMs, deadlineAtMs }, 0);
+      await queues.follow(ref, { id: prediction, startedAtMs, deadlineAtMs }, 0);
       return;
     }
     case "copy": {
       const expiresAtMs = startedAtMs + filesKeptMs(ref.account);
       await ledger.noteUnsaved(ref, expiresAtMs);
-      if (!(await queues.retryFailed(copyQueue.name, id))) await queues.copy(ref, expiresAtMs);
+      if (!(await queues.retryFailed(copyQueue.name, id))) await queues.copy(ref, expiresAtMs, prediction);
       return;
     }
     case "record":
-      if (!(await queues.retryFailed(recordQueue.name, id))) await queues.record(ref);
+      if (!(await queues.retryFailed(recordQueue.name, id))) await queues.record(ref, prediction);
       return;
     default:
       errand satisfies never;

@@ -138,14 +138,14 @@ function viewsOf(accounts: readonly AccountName[]): readonly QueueView[] {
       place: 5,
       label: "copy",
       description: "Copies each output into the bucket, the nearest expiry first.",
-      fields: ["account", "expires_at"],
+      fields: ["account", "expires_at", "prediction_id"],
     },
     {
       name: QUEUE_NAMES.record,
       place: 6,
       label: "record",
       description: "Writes the receipt, then counts the item, exactly once. The last thousand stay to be looked at.",
-      fields: ["account"],
+      fields: ["account", "prediction_id"],
     },
     {
       name: QUEUE_NAMES.notify,
@@ -245,6 +245,7 @@ function named(view: QueueView, data: unknown, accounts: readonly ProviderAccoun
   return Object.fromEntries(
     view.fields.flatMap((field, at) => {
       const value = values[at];
+      if (value === undefined) return [];
       if (field === "prediction_id") return [[field, value], ...pageOf(values, String(value), accounts)];
       const isTime = field.endsWith("_at") && typeof value === "number";
       return [[field, isTime ? new Date(value).toISOString() : value]];

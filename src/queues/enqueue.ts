@@ -14,6 +14,7 @@ import {
   notifyJobId,
 } from "../core/naming.ts";
 import { copyPriority } from "../core/outputs.ts";
+import type { PredictionId } from "../core/prediction.ts";
 import { MINUTE } from "../core/time.ts";
 import {
   type BoughtPrediction,
@@ -122,12 +123,15 @@ export function openQueues(redis: Redis) {
       if (untilMs !== null) await unlessRefused(() => job.changeDelay(untilMs - nowMs));
     },
 
-    async copy(ref: AttemptRef, expiresAtMs: number): Promise<void> {
-      await add(copyQueue, errandId(ref), [ref.account, expiresAtMs], { priority: copyPriority(expiresAtMs) });
+    /** `prediction`: for whoever looks at the job. */
+    async copy(ref: AttemptRef, expiresAtMs: number, prediction?: PredictionId): Promise<void> {
+      const priority = copyPriority(expiresAtMs);
+      await add(copyQueue, errandId(ref), shown([ref.account, expiresAtMs], prediction), { priority });
     },
 
-    async record(ref: AttemptRef): Promise<void> {
-      await add(recordQueue, errandId(ref), [ref.account]);
+    /** `prediction`: for whoever looks at the job. */
+    async record(ref: AttemptRef, prediction?: PredictionId): Promise<void> {
+      await add(recordQueue, errandId(ref), shown([ref.account], prediction));
     },
 
     async notify(ref: AttemptRef, event: NotifyEvent): Promise<void> {
@@ -207,6 +211,10 @@ export function openQueues(redis: Redis) {
     },
   };
   return queues;
+}
+
+function shown(data: readonly unknown[], prediction: PredictionId | undefined): readonly unknown[] {
+  return prediction === undefined ? data : [...data, prediction];
 }
 
 async function backlog(queue: Queue): Promise<number> {

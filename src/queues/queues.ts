@@ -87,8 +87,10 @@ const followData = z.tuple([
   // 1 where a webhook was asked for; else it isn't there.
   z.literal(1).optional(),
 ]);
-const copyData = z.tuple([account, z.number()]);
-const recordData = z.tuple([account]);
+const accountData = z.tuple([account]);
+// At the end, where there is one, the prediction: for the board, which shows it. The stages read it in the item.
+const copyData = z.tuple([account, z.number(), z.string().optional()]);
+const recordData = z.tuple([account, z.string().optional()]);
 
 export function createQueue(of: AccountName): QueueSpec<CreateErrand> {
   return {
@@ -136,7 +138,7 @@ export const recordQueue: QueueSpec<RecordErrand> = {
 
 export const finishQueue: QueueSpec<BatchErrand> = {
   name: QUEUE_NAMES.finish,
-  read: (id, data) => ({ account: recordData.parse(data)[0], batch: parseBatchId(id) ?? unreadable("batch", id) }),
+  read: (id, data) => ({ account: accountData.parse(data)[0], batch: parseBatchId(id) ?? unreadable("batch", id) }),
   job: ERRAND,
   concurrency: 1,
 };
@@ -148,7 +150,7 @@ export const finishQueue: QueueSpec<BatchErrand> = {
 export const notifyQueue: QueueSpec<NotifyErrand> = {
   name: QUEUE_NAMES.notify,
   read: (id, data) => ({
-    account: recordData.parse(data)[0],
+    account: accountData.parse(data)[0],
     ...(parseNotifyJobId(id) ?? unreadable("webhook's call", id)),
   }),
   job: {
@@ -163,7 +165,7 @@ export const notifyQueue: QueueSpec<NotifyErrand> = {
 /** One errand per account that never ends: it snoozes from feed to feed, so no two feeds of an account overlap. */
 export const feedQueue: QueueSpec<AccountErrand> = {
   name: QUEUE_NAMES.feed,
-  read: (_id, data) => ({ account: recordData.parse(data)[0] }),
+  read: (_id, data) => ({ account: accountData.parse(data)[0] }),
   job: ERRAND,
   concurrency: 8,
 };

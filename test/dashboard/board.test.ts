@@ -67,6 +67,19 @@ describe("what it shows", () => {
         externalUrl,
       },
     ]);
+    const shown = {
+      account: "replicate",
+      prediction_id: prediction,
+      prediction_url: expect.stringContaining(prediction),
+    };
+    await services.queues.copy(ref, Date.now(), prediction);
+    await services.queues.record(ref, prediction);
+    await services.queues.record(refOf(ref.batch, 4));
+    const copy = (await board(app, "5 outlast-copy"))[4];
+    expect(copy?.jobs).toMatchObject([{ data: { ...shown, expires_at: expect.any(String) }, externalUrl }]);
+    const record = (await board(app, "6 outlast-record"))[5];
+    expect(record?.jobs.find(({ name }) => name === "item 3")).toMatchObject({ data: shown, externalUrl });
+    expect(record?.jobs.find(({ name }) => name === "item 4")?.data, "never bought").toEqual({ account: "replicate" });
     const notify = (await board(app, "7 outlast-notify"))[6];
     expect(notify?.jobs).toMatchObject([{ name: "item 3, start", data: { account: "replicate" }, externalUrl }]);
   });

@@ -177,7 +177,7 @@ describe("a prediction that", () => {
         copied: [],
         answer: { output: [FILE, "words"], metrics: { predict_time: 1.5 } },
       },
-      copies: [{ id: errandId(world.errand), data: [ACCOUNT, expiresAtMs], priority: copyPriority(expiresAtMs) }],
+      copies: [{ id: errandId(world.errand), data: [ACCOUNT, expiresAtMs, "p1"], priority: copyPriority(expiresAtMs) }],
       records: [],
     });
   });
@@ -186,7 +186,7 @@ describe("a prediction that", () => {
     for (const createdAt of [null, "yesterday"]) {
       const world = await openWorld(line, succeeded(FILE, { createdAt }));
       await run(world);
-      expect((await stand(world)).copies).toMatchObject([{ data: [ACCOUNT, NOON + HOUR] }]);
+      expect((await stand(world)).copies).toMatchObject([{ data: [ACCOUNT, NOON + HOUR, "p1"] }]);
     }
   });
 
