@@ -101,7 +101,7 @@ function suite(command: readonly string[]): void {
     expect(await report()).toEqual(before);
     expect(await results()).toEqual(lines);
     const line = lines.findLast(({ status }) => status === "saved");
-    const file = await ask(`/v1/files/${line?.item}/output-0.png`);
+    const file = await ask(line?.outputs[0]?.url ?? "");
     const sha256 = createHash("sha256")
       .update(await file.bytes())
       .digest("hex");
@@ -139,10 +139,21 @@ function suite(command: readonly string[]): void {
     return (await (await ask(`/v1/batches/${batch}`)).json()) as BatchReport;
   }
 
+  /** With addresses from the server's root: after a restart it has another port. */
   async function results(): Promise<readonly ResultLine[]> {
     const text = await (await ask(`/v1/batches/${batch}/results`)).text();
     const lines = text.split("\n").filter((line) => line !== "");
-    return lines.map((line) => JSON.parse(line) as ResultLine);
+    return lines
+      .map((line) => JSON.parse(line) as ResultLine)
+      .map(({ outputs, ...line }) => ({
+        ...line,
+        outputs: outputs.map((file) => ({ ...file, url: pathOf(file.url) })),
+      }));
+  }
+
+  function pathOf(url: string): string {
+    const { pathname, search } = new URL(url);
+    return `${pathname}${search}`;
   }
 
   async function audit(): Promise<Audit & { readonly file_list: readonly FileRow[] }> {
