@@ -245,8 +245,9 @@ function named(view: QueueView, data: unknown, accounts: readonly ProviderAccoun
   return Object.fromEntries(
     view.fields.flatMap((field, at) => {
       const value = values[at];
-      if (value === undefined) return [];
-      if (field === "prediction_id") return [[field, value], ...pageOf(values, String(value), accounts)];
+      if (field === "prediction_id") {
+        return typeof value === "string" ? [[field, value], ...pageOf(values, value, accounts)] : [];
+      }
       const isTime = field.endsWith("_at") && typeof value === "number";
       return [[field, isTime ? new Date(value).toISOString() : value]];
     }),
