@@ -7,7 +7,7 @@ import { countInFlight } from "../src/batches/count-in-flight.ts";
 import { deferPolls } from "../src/batches/defer-polls.ts";
 import { openExpectations } from "../src/batches/expect-runs.ts";
 import { patiently, whilePollsMay } from "../src/batches/gated-provider.ts";
-import { giveErrand } from "../src/batches/give-errand.ts";
+import { giveErrand, giveFollow } from "../src/batches/give-errand.ts";
 import { pauseAccount } from "../src/batches/pause-account.ts";
 import { placeItems } from "../src/batches/place-items.ts";
 import { withdrawItem } from "../src/batches/withdraw-item.ts";
@@ -110,6 +110,7 @@ export function sweep(services: Services, log: Logger): Consumer {
         runningAmong: ledger.runningAmong,
         markItem: ledger.markItem,
         wakeFollow: queues.wakeFollow,
+        giveFollow: (ref) => giveFollow(ref, { bucket, ledger, queues, filesKeptMs: () => account.filesKeptMs }),
         deferPolls: (name, refs, by) => deferPolls(name, refs, by, { queues, clock: Date.now }),
         noteSwept: ledger.noteSwept,
         pause: sleep,

@@ -38,6 +38,8 @@ export type WakeDeps = {
   readonly runningAmong: (refs: readonly AttemptRef[]) => Promise<readonly RunningItem[]>;
   readonly markItem: (ref: AttemptRef, mark: "wake" | "status" | "started_at", value: string) => Promise<unknown>;
   readonly wakeFollow: (ref: AttemptRef) => Promise<boolean>;
+  /** Gives it the errand, if it runs and nobody has it: whoever bound it may have died before. */
+  readonly giveFollow: (ref: AttemptRef) => Promise<void>;
   /** Puts the polls off that would come before the sweep after the next. */
   readonly deferPolls: (account: AccountName, refs: readonly AttemptRef[], by: Deferral) => Promise<void>;
   readonly noteSwept: (account: AccountName, note: SweepNote, woken: number) => Promise<void>;
@@ -199,11 +201,12 @@ async function actOn(page: ListPage, reachMs: number, deps: WakeDeps, memory: Wa
   const ended = (ref: AttemptRef): boolean => !RUNNING.has(shown.get(errandId(ref))?.status ?? "unknown");
   // A success whose output isn't whole is polled soon anyway.
   // A wake that is refused, since a poll runs at this moment, is repeated by the next sweep, if that poll saw no end.
+  // Or there is no errand to be brought forward.
   const over = running.filter(({ ref, incomplete }) => ended(ref) && !incomplete);
   await Promise.all(
     over.map(async ({ ref }) => {
       await deps.markItem(ref, "wake", "sweep");
-      await deps.wakeFollow(ref);
+      if (!(await deps.wakeFollow(ref))) await deps.giveFollow(ref);
     }),
   );
   // For whoever asks how it stands; once, since it stays so until it ends.

@@ -17,6 +17,15 @@ export type GiveErrandDeps = {
   readonly filesKeptMs: (account: AccountName) => number;
 };
 
+/** To an item that runs, as `giveErrand`; to any other nothing. */
+export async function giveFollow(
+  ref: AttemptRef,
+  deps: GiveErrandDeps & { readonly ledger: Pick<Ledger, "readItem"> },
+): Promise<void> {
+  const { attempt, state, fields } = await deps.ledger.readItem(ref);
+  if (attempt === ref.attempt && state === "running") await giveErrand(ref, "follow", fields, deps);
+}
+
 /** A failed one its tries, a missing one itself; one that is there stays as it is. */
 export async function giveErrand(
   ref: AttemptRef,

@@ -3,6 +3,7 @@
 import { countInFlight } from "../../src/batches/count-in-flight.ts";
 import { deferPolls } from "../../src/batches/defer-polls.ts";
 import { openExpectations } from "../../src/batches/expect-runs.ts";
+import { giveFollow } from "../../src/batches/give-errand.ts";
 import { placeItems } from "../../src/batches/place-items.ts";
 import { readSaving } from "../../src/batches/read-saving.ts";
 import { readEnding } from "../../src/bucket/endings.ts";
@@ -59,10 +60,10 @@ export function recordEffects({ bucket, ledger, queues, clock }: Line): RecordDe
   };
 }
 
-type OnClock = Pick<Line, "ledger" | "queues"> & { readonly clock: () => number };
+type OnClock = Pick<Line, "bucket" | "ledger" | "queues"> & { readonly clock: () => number };
 
 /** At the published reads a minute. Nobody hears its warnings. */
-export function wakeEffects({ ledger, queues, clock }: OnClock): Omit<WakeDeps, "provider"> {
+export function wakeEffects({ bucket, ledger, queues, clock }: OnClock): Omit<WakeDeps, "provider"> {
   return {
     account: ACCOUNT,
     known: openExpectations(ACCOUNT, { ledger, clock }).known,
@@ -72,6 +73,7 @@ export function wakeEffects({ ledger, queues, clock }: OnClock): Omit<WakeDeps, 
     runningAmong: ledger.runningAmong,
     markItem: ledger.markItem,
     wakeFollow: queues.wakeFollow,
+    giveFollow: (ref) => giveFollow(ref, { bucket, ledger, queues, filesKeptMs: () => OUTPUT_LIFETIME_MS }),
     deferPolls: (of, refs, by) => deferPolls(of, refs, by, { queues, clock }),
     noteSwept: ledger.noteSwept,
     warn: () => undefined,

@@ -115,6 +115,17 @@ describe("a sweep", () => {
     });
   });
 
+  test("gives who runs without it the errand: whoever bound it may have died before", async ({ line }) => {
+    const world = await open(line, 2, 5 * SECOND);
+    const queue = new Queue(QUEUE_NAMES.follow(ACCOUNT), { connection: line.redis });
+    onTestFinished(() => queue.close());
+    await queue.remove(errandId(world.refs[0] as AttemptRef));
+    show(world, "succeeded", 0, 1);
+    await wake(world);
+    expect(await woken(world)).toEqual([0, 1]);
+    expect(await line.ledger.takeMarks(world.refs[0] as AttemptRef, null)).toMatchObject({ wokenBy: "sweep" });
+  });
+
   test("leaves alone whose end a poll has seen, and whose output it waits for", async ({ line }) => {
     const world = await open(line, 2, 5 * SECOND);
     show(world, "succeeded", 0, 1);
