@@ -8,7 +8,7 @@
  *
  * If this process dies:
  *   before a step         nothing has happened; the next sweep decides again.
- *   after a bind          the item runs; the keeper gives it its errand, if that was lost.
+ *   after a bind          the item runs; a later sweep that shows its end gives it its errand, if that was lost, or the keeper.
  *   after a give-back     the item waits, and the feed gives it out.
  * Every step names the intent that it was decided for: where another has been written since, it changes nothing.
  */
