@@ -46,6 +46,9 @@ const MORE: readonly (readonly Actor[])[] = [
 
 /** Failing takes longer: the interleaving is shrunk. */
 const TIMEOUT_MS = 240_000;
+/** A run takes a tenth of a second; one that stands still fails with its seed, in time to be told. */
+const STILL_MS = 30_000;
+const SHRINKING_MS = 200_000;
 
 function scenariosFor(actors: readonly Actor[]): fc.Arbitrary<Scenario> {
   return fc
@@ -73,7 +76,7 @@ async function hold(line: Line, actors: readonly Actor[], numRuns: number): Prom
     await settle(world);
     await judge(world);
   });
-  await fc.assert(property, { numRuns });
+  await fc.assert(property, { numRuns, timeout: STILL_MS, interruptAfterTimeLimit: SHRINKING_MS });
 }
 
 describe("two at once", () => {
