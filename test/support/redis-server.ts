@@ -118,7 +118,8 @@ async function launch(path: string, folder: string, port: number, settings: read
   const args = ["--bind", "127.0.0.1", "--port", String(port), "--dir", ".", ...settings];
   const child = spawn(path, args, { cwd: folder, stdio: ["ignore", "pipe", "pipe"] });
   children.add(child);
-  const exited = once(child, "exit").finally(() => children.delete(child));
+  // Not its exit alone: a child of its own that rewrites the append-only file outlives it, and writes into the folder.
+  const exited = once(child, "close").finally(() => children.delete(child));
 
   let log = "";
   for (const stream of [child.stdout, child.stderr]) {
