@@ -16,6 +16,7 @@ import type { Queues } from "../queues/enqueue.ts";
 import type { Client } from "../server/clients.ts";
 import type { Links } from "../server/links.ts";
 import { sendProblem } from "../server/problems.ts";
+import type { Streams } from "../server/streams.ts";
 import { assetRoutes, assetUrl } from "./assets.ts";
 import { batchPage } from "./batch-page.ts";
 import { openBatchSights } from "./batch-sights.ts";
@@ -40,6 +41,7 @@ export type DashboardDeps = {
   readonly predictions: Predictions;
   /** Of the kept files. */
   readonly links: Pick<Links, "paths">;
+  readonly streams: Streams;
   readonly mayOpenBoard: (client: Client) => boolean;
   /** Nobody is asked for a key. */
   readonly open: boolean;
@@ -67,7 +69,7 @@ export function openDashboard(deps: DashboardDeps): Dashboard {
 
 function pages(deps: DashboardDeps, queues: BoardQueues): FastifyPluginAsync {
   const { ledger, predictions, accounts, emulated } = deps;
-  const live = openLive();
+  const live = openLive(deps.streams);
   const sights = openBatchSights(deps);
 
   const viewerOf = ({ client }: Pick<FastifyRequest, "client">): Viewer => ({

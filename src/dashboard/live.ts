@@ -8,8 +8,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { SECOND } from "../core/time.ts";
-import { HttpProblem } from "../server/problems.ts";
+import { askerGone } from "../server/leaving.ts";
 import { HEARTBEAT_MS, type ServerSentEvent, sendEvents } from "../server/server-sent-events.ts";
+import type { Streams } from "../server/streams.ts";
 import type { Html } from "./html.ts";
 
 export type Part = { readonly id: string; readonly html: Html };
@@ -25,30 +26,16 @@ export type Live = {
 };
 
 const LOOK_MS = SECOND;
-/** Pages that are open at once. A browser that is turned away comes again. */
-const MAX_WATCHERS = 1_000;
 
-export function openLive(): Live {
+/** A page takes its place among the streams of events; a browser that is turned away comes again. */
+export function openLive(streams: Streams): Live {
   const closing = new AbortController();
-  let watchers = 0;
-
-  async function* counted(events: AsyncGenerator<ServerSentEvent>): AsyncGenerator<ServerSentEvent> {
-    watchers++;
-    try {
-      yield* events;
-    } finally {
-      watchers--;
-    }
-  }
-
   return {
     send(request, reply, read) {
-      if (watchers >= MAX_WATCHERS) {
-        throw new HttpProblem(503, `${MAX_WATCHERS} pages are kept up to date already`, { retryAfterSeconds: 5 });
-      }
-      const signal = AbortSignal.any([request.signal, closing.signal]);
+      const signal = AbortSignal.any([askerGone(reply), closing.signal]);
+      streams.take(request.client, signal);
       const lost = (error: unknown) => request.log.warn({ err: error }, "an open page can't be kept up to date");
-      return sendEvents(reply, counted(changes(read, { seen: seenBy(request), signal, lost })), HEARTBEAT_MS);
+      return sendEvents(reply, changes(read, { seen: seenBy(request), signal, lost }), HEARTBEAT_MS);
     },
     close: () => closing.abort(),
   };

@@ -44,7 +44,7 @@ export function requireKey(app: FastifyInstance, { clients, limits }: AccessDeps
       throw new HttpProblem(403, "this key may look, but not change anything");
     }
     if (config.writes === true && comesFromElsewhere(request)) {
-      throw new HttpProblem(403, "this was sent by another site's page");
+      throw new HttpProblem(403, ANOTHER_SITE);
     }
   });
   app.addHook("preValidation", ({ client, bodyBytes }, _reply, done) => {

@@ -77,6 +77,7 @@ export async function buildServer(deps: ServerDeps): Promise<FastifyInstance> {
   const links = openLinks({ ledger, publicUrl: config.publicUrl, publicBucketUrl: config.publicBucketUrl, clock });
   const predictions = openPredictions({ bucket, ledger });
   const holds = openHolds(ledger);
+  const streams = openStreams();
   const watch = openBatchWatch((id) => reportBatch(ledger, id));
 
   // A board that is open polls every few seconds: a line per request would bury everything else.
@@ -130,7 +131,7 @@ export async function buildServer(deps: ServerDeps): Promise<FastifyInstance> {
           watch,
           heartbeatMs,
           limits,
-          streams: openStreams(),
+          streams,
           links,
         }),
       );
@@ -157,7 +158,7 @@ export async function buildServer(deps: ServerDeps): Promise<FastifyInstance> {
     }),
   );
   const mayOpenBoard = ({ role }: Client) => role === "operator" || !clients.severalTenants;
-  const dashboard = openDashboard({ ...deps, predictions, links, mayOpenBoard, open: clients.open, clock });
+  const dashboard = openDashboard({ ...deps, predictions, links, streams, mayOpenBoard, open: clients.open, clock });
   app.addHook("onClose", dashboard.close);
   await app.register(async (pages) => {
     requirePerson(pages, { clients, limits });

@@ -156,6 +156,9 @@ test("a key may have a hundred streams open; one more is told to come again, and
   const problem = expectProblem({ statusCode, headers: Object.fromEntries(headers), body: await refused.text() }, 429);
   expect(problem.detail).toMatch(/100 streams of events/);
   expect(Number(headers.get("retry-after"))).toBeGreaterThanOrEqual(1);
+  const page = await fetch(`http://127.0.0.1:${port}/batches/live`, { headers: bearer(KEYS.producer) });
+  expect(page.status, "a page that keeps itself up to date has a stream, too").toBe(429);
+  await page.body?.cancel();
   using other = await watch(KEYS.operator);
   await other.event();
 
