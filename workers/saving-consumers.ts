@@ -159,7 +159,7 @@ export function notify(services: Services, log: Logger): Consumer {
     findItem: (id) => findItem({ bucket, ledger }, id),
     describe: async (found, { base_url: baseUrl }) => {
       const secret = await ledger.secretFor("files");
-      const fileUrl = fileUrls({ ...config, secret, baseUrl, clock: Date.now });
+      const fileUrl = fileUrls({ ...config, secret, baseUrl, nowMs: Date.now() });
       return describePrediction(bucket, found, { baseUrl, fileUrl });
     },
     secretOf: (tenant) => ledger.secretFor(`webhooks:${tenant}`),

@@ -15,11 +15,11 @@ export function fileUrls(given: {
   readonly publicBucketUrl: string | null;
   readonly secret: Buffer;
   readonly baseUrl: string;
-  readonly clock: () => number;
+  readonly nowMs: number;
 }): (item: ItemId, key: string) => string {
-  const { publicBucketUrl, secret, baseUrl, clock } = given;
+  const { publicBucketUrl, secret, baseUrl, nowMs } = given;
   if (publicBucketUrl !== null) return (_item, key) => publicFileUrl(publicBucketUrl, key);
-  return (item, key) => signedFileUrl(secret, baseUrl, item, key, clock());
+  return (item, key) => signedFileUrl(secret, baseUrl, item, key, nowMs);
 }
 
 /** `key`: the object's. Addresses of one day are the same, so that caches may keep what they lead to. */

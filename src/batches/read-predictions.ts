@@ -20,17 +20,18 @@ type Known = {
   readonly tenant: string;
   readonly account: AccountName;
   readonly row: StoredRow;
-  /** Its batch: what a row of a file was created by. */
-  readonly openedAtMs: number;
+  readonly asked: AskedFor;
 };
 
 export type FoundPrediction = AttemptRef &
   Known & {
     readonly id: ItemId;
-    readonly asked: AskedFor;
     readonly state: ItemState;
     readonly fields: Partial<OpenItemFields>;
   };
+
+/** The same addresses all day (UTC). */
+export type LinksOfADay = PredictionLinks & { readonly day: number };
 
 export type Predictions = {
   /** What was just admitted needn't be read back; it is answered as it stands then: waiting. */
@@ -40,6 +41,8 @@ export type Predictions = {
   /** The receipt of an item that has ended; null where it ended without one. */
   readonly receiptOf: (found: AttemptRef & { readonly state: ItemState }) => Promise<Receipt | null>;
   readonly view: (found: FoundPrediction, links: PredictionLinks) => Promise<PredictionView>;
+  /** The view as JSON. Once an item has ended nothing in it changes but addresses, so it is kept for a day's. */
+  readonly json: (found: FoundPrediction, links: LinksOfADay) => Promise<string>;
   /** Whether another row has the same identity, and is the one that its producers were told of. */
   readonly isVoid: (found: FoundPrediction) => Promise<boolean>;
 };
@@ -54,6 +57,10 @@ export function openPredictions(deps: {
 }): Predictions {
   const known = new LRUCache<ItemId, Known>({ maxSize: CACHE_BYTES, sizeCalculation: ({ row }) => sizeOf(row) });
   const receipts = new LRUCache<string, Receipt>({ maxSize: CACHE_BYTES, sizeCalculation: sizeOf });
+  const texts = new LRUCache<string, string>({
+    maxSize: CACHE_BYTES,
+    sizeCalculation: (text) => text.length + ENTRY_BYTES,
+  });
   const readingKnown = readOnce<Known>();
   const readingReceipts = readOnce<Receipt>();
 
@@ -64,7 +71,7 @@ export function openPredictions(deps: {
         const found = await findRow(deps, id);
         if (found === null) return null;
         const { of, row, account } = found;
-        const fresh = { tenant: of.tenant, account, row, openedAtMs: of.openedAtMs };
+        const fresh = { tenant: of.tenant, account, row, asked: askedForBy(id, row, of) };
         known.set(id, fresh);
         return fresh;
       })
@@ -88,9 +95,10 @@ export function openPredictions(deps: {
     remember(id, tenant, account, row) {
       const place = parseItemId(id);
       if (place === null) throw new TypeError(`not an item's id: ${id}`);
-      const fresh = { tenant, account, row, openedAtMs: 0 }; // a single has a time of its own
+      const asked = askedForBy(id, row, { openedAtMs: 0 }); // a single has a time of its own
+      const fresh = { tenant, account, row, asked };
       known.set(id, fresh);
-      return { ...fresh, ...place, id, asked: askedForBy(id, row, fresh), attempt: 1, state: "waiting", fields: {} };
+      return { ...fresh, ...place, id, attempt: 1, state: "waiting", fields: {} };
     },
 
     async find(text, tenant) {
@@ -101,9 +109,8 @@ export function openPredictions(deps: {
       if (kept === null || kept.tenant !== tenant) return null;
       // Most that are asked for have ended, and then there is nothing else to read.
       const [item] = await deps.ledger.readStates(kept.account, place.batch, place.index, 1);
-      const asked = askedForBy(id, kept.row, kept);
-      if (item !== undefined && isEnd(item.state)) return { ...kept, ...place, ...item, id, asked, fields: {} };
-      return { ...kept, ...place, id, asked, ...(await deps.ledger.readItem({ account: kept.account, ...place })) };
+      if (item !== undefined && isEnd(item.state)) return { ...kept, ...place, ...item, id, fields: {} };
+      return { ...kept, ...place, id, ...(await deps.ledger.readItem({ account: kept.account, ...place })) };
     },
 
     receiptOf,
@@ -116,19 +123,28 @@ export function openPredictions(deps: {
     },
 
     async view(found, links) {
+      return viewOf(found, await receiptOf(found), links);
+    },
+
+    async json(found, links) {
+      const key = `${found.id} ${found.attempt} ${links.day} ${links.baseUrl}`;
+      const kept = isEnd(found.state) ? texts.get(key) : undefined;
+      if (kept !== undefined) return kept;
       const receipt = await receiptOf(found);
-      return predictionView(
-        found.asked,
-        {
-          state: found.state,
-          seenStatus: found.fields.status ?? null,
-          startedAt: found.fields.started_at ?? null,
-          receipt,
-        },
-        links,
-      );
+      const text = JSON.stringify(viewOf(found, receipt, links));
+      if (receipt !== null) texts.set(key, text);
+      return text;
     },
   };
+}
+
+function viewOf(
+  { asked, state, fields }: FoundPrediction,
+  receipt: Receipt | null,
+  links: PredictionLinks,
+): PredictionView {
+  const { status: seenStatus = null, started_at: startedAt = null } = fields;
+  return predictionView(asked, { state, seenStatus, startedAt, receipt }, links);
 }
 
 /**

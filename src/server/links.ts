@@ -2,14 +2,15 @@
 
 import type { FastifyRequest } from "fastify";
 import { fileUrls, isSignedFor, signedFileUrl } from "../batches/file-links.ts";
+import type { LinksOfADay } from "../batches/read-predictions.ts";
 import type { ItemId } from "../core/naming.ts";
-import type { PredictionLinks } from "../core/prediction-view.ts";
+import { DAY } from "../core/time.ts";
 import type { Ledger } from "../ledger/ledger.ts";
 
 export type Links = {
   /** Without a slash at its end. */
   readonly baseUrlOf: (request: Pick<FastifyRequest, "protocol" | "host">) => string;
-  readonly of: (request: Pick<FastifyRequest, "protocol" | "host">) => Promise<PredictionLinks>;
+  readonly of: (request: Pick<FastifyRequest, "protocol" | "host">) => Promise<LinksOfADay>;
   /** Kept files on this server, from its root: what a page may show, which has pictures of its own host alone. */
   readonly paths: () => Promise<(item: ItemId, key: string) => string>;
   readonly opens: (
@@ -43,7 +44,8 @@ export function openLinks(deps: {
     async of(request) {
       const secret = await secretOnce();
       const baseUrl = baseUrlOf(request);
-      return { baseUrl, fileUrl: fileUrls({ ...deps, secret, baseUrl }) };
+      const nowMs = deps.clock();
+      return { baseUrl, day: Math.floor(nowMs / DAY), fileUrl: fileUrls({ ...deps, secret, baseUrl, nowMs }) };
     },
     async paths() {
       const secret = await secretOnce();

@@ -131,9 +131,9 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
           response: found,
         },
       },
-      async (request) => {
+      async (request, reply) => {
         const prediction = await find(request.params.id, request);
-        return deps.predictions.view(prediction, await deps.links.of(request));
+        return sendJson(reply, await deps.predictions.json(prediction, await deps.links.of(request)));
       },
     );
 
@@ -255,6 +255,10 @@ export function predictionRoutes(deps: PredictionsDeps): FastifyPluginAsyncZod {
     }
     return { previous: null, next: page.next === null ? null : nextUrl(links.baseUrl, query, page.next), results };
   }
+}
+
+function sendJson(reply: FastifyReply, text: string): FastifyReply {
+  return reply.type("application/json").send(text);
 }
 
 /** What was admitted is told, also where Redis has gone away since. */

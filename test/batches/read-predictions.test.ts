@@ -6,6 +6,7 @@ import type { Bucket } from "../../src/bucket/bucket.ts";
 import type { StoredRow } from "../../src/bucket/input-parts.ts";
 import { wrappedBucket } from "../../src/bucket/wrapped-bucket.ts";
 import { type AttemptRef, type BatchId, itemId } from "../../src/core/naming.ts";
+import type { PredictionView } from "../../src/core/prediction-view.ts";
 import { bringTo } from "../server/items.ts";
 import { ACCOUNT, type Line, NOON, test } from "../support/stages.ts";
 
@@ -80,4 +81,39 @@ test("where it stands is asked each time, and of another tenant's nothing is tol
   expect((await predictions.find(id, "default"))?.state).toBe("claimed");
   expect(await predictions.find(id, "another"), "also where it is in memory").toBeNull();
   expect(await predictions.find(itemId(ref.batch, 1), "default"), "no such item").toBeNull();
+});
+
+test("as JSON it is what is shown, with the addresses of the day; what has ended is made once for them", async ({
+  line,
+}) => {
+  const { ref, id, predictions } = await open(line);
+  let addresses = 0;
+  async function told(day = 1, baseUrl = LINKS.baseUrl): Promise<PredictionView> {
+    const fileUrl = (_item: string, key: string) => {
+      addresses++;
+      return `${baseUrl}/${day}/${key}`;
+    };
+    const found = await predictions.find(id, "default");
+    if (found === null) throw new Error("it isn't found");
+    const text = await predictions.json(found, { baseUrl, day, fileUrl });
+    const before = addresses;
+    expect(text).toBe(JSON.stringify(await predictions.view(found, { baseUrl, fileUrl })));
+    addresses = before;
+    return JSON.parse(text) as PredictionView;
+  }
+
+  expect((await told()).status).toBe("starting");
+  await bringTo("saved", ref, line);
+  const saved = await told();
+  expect(saved.status, "what isn't over isn't kept").toBe("succeeded");
+  expect(JSON.stringify(saved.output)).toContain("/1/batches/");
+  expect(await told()).toEqual(saved);
+  expect(addresses, "asked for twice, made once").toBe(1);
+  expect(JSON.stringify((await told(2)).output)).toContain("/2/batches/");
+  expect((await told(1, "https://another.example")).urls.get).toMatch(/^https:\/\/another\.example\//);
+
+  const standing = await line.ledger.standing(ACCOUNT, ref.batch);
+  if (standing === null) throw new Error("the batch is gone");
+  await line.ledger.redrive(standing.batch, [{ index: 0, ended: 1 }], NOON);
+  expect((await told()).status, "another attempt is open").toBe("starting");
 });
