@@ -22,6 +22,15 @@ export type Batch = {
 /** Items by state; they add up to the batch's items. */
 export type StateCounts = Readonly<Record<ItemState, number>>;
 
+/** What its attempts came to. */
+export type BatchSums = {
+  readonly predict_time_ms: bigint;
+  readonly output_bytes: bigint;
+  readonly output_files: bigint;
+  /** Predictions that succeeded, and so are paid for, and whose output isn't in the bucket, or not all of it. */
+  readonly not_saved: bigint;
+};
+
 /** The states as people see them. */
 export type Progress = {
   readonly items: number;

@@ -4,7 +4,6 @@
  * item alone.
  */
 
-import type { FileRow } from "./books.ts";
 import { isTerminal, type Prediction, predictMs } from "./prediction.ts";
 
 export type InputRow = {
@@ -24,7 +23,15 @@ export type InputRow = {
   readonly files: readonly ServedFile[];
 };
 
-type ServedFile = Omit<FileRow, "prediction">;
+/** What was sent of a file. */
+export type ServedFile = {
+  readonly name: string;
+  readonly bytes: number;
+  /** Of the whole file; null until one was sent to its end. */
+  readonly sha256: string | null;
+  readonly complete: number;
+  readonly partial: number;
+};
 
 type Entry = { -readonly [Field in keyof Omit<InputRow, "usd" | "files">]: InputRow[Field] } & {
   billedMs: number;
@@ -34,7 +41,7 @@ type Entry = { -readonly [Field in keyof Omit<InputRow, "usd" | "files">]: Input
 /** `usd` says what run time costs. */
 export function* byInput(
   predictions: Iterable<Prediction>,
-  files: Iterable<FileRow>,
+  files: Iterable<ServedFile & { readonly prediction: string }>,
   usd: (ms: number) => string,
 ): Generator<InputRow> {
   const entries = new Map<string, Entry>();

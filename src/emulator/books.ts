@@ -8,7 +8,7 @@
  * `aborted` prediction did, isn't billed; all else is billed by its run time, failed or not.
  */
 
-import { byInput, type InputRow } from "./books-by-input.ts";
+import { byInput, type InputRow, type ServedFile } from "./books-by-input.ts";
 import { isoMicros, isTerminal, type Prediction, predictMs, type Status } from "./prediction.ts";
 import type { StrayToken, StrayTokens } from "./stray-tokens.ts";
 
@@ -65,15 +65,7 @@ export type PredictionRow = {
   readonly usd: string;
 };
 
-export type FileRow = {
-  readonly prediction: string;
-  readonly name: string;
-  readonly bytes: number;
-  /** Of the whole file; null until one was sent to its end. */
-  readonly sha256: string | null;
-  readonly complete: number;
-  readonly partial: number;
-};
+export type FileRow = ServedFile & { readonly prediction: string };
 
 type FileEntry = { -readonly [Field in keyof FileRow]: FileRow[Field] };
 

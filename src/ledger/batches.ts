@@ -2,7 +2,7 @@
 
 import type { Redis } from "ioredis";
 import { z } from "zod";
-import type { Batch, StateCounts } from "../core/batch.ts";
+import type { Batch, BatchSums, StateCounts } from "../core/batch.ts";
 import { ITEM_STATES, type ItemState, readItemByte, writeItemByte } from "../core/item.ts";
 import {
   type AccountName,
@@ -18,14 +18,6 @@ import { HOUR } from "../core/time.ts";
 import type { LostSpan } from "./accounts.ts";
 import type { OpenItemFields } from "./items.ts";
 import { flat, type Scripts } from "./scripts.ts";
-
-export type BatchSums = {
-  readonly predict_time_ms: bigint;
-  readonly output_bytes: bigint;
-  readonly output_files: bigint;
-  /** Predictions that succeeded, and so are paid for, and whose output isn't in the bucket, or not all of it. */
-  readonly not_saved: bigint;
-};
 
 export type BatchStanding = {
   readonly batch: Batch;

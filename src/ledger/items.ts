@@ -2,6 +2,7 @@
 
 import type { Redis } from "ioredis";
 import { z } from "zod";
+import type { BatchSums } from "../core/batch.ts";
 import {
   ITEM_STATES,
   ITEM_STEPS,
@@ -22,7 +23,6 @@ import {
 import { WAKERS, type Waker } from "../core/polling.ts";
 import type { PredictionId } from "../core/prediction.ts";
 import { HOUR } from "../core/time.ts";
-import type { BatchSums } from "./batches.ts";
 import { flat, type Scripts } from "./scripts.ts";
 
 /** Each is told in move.lua. */
