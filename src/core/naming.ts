@@ -48,6 +48,11 @@ export function parseBatchId(text: string): BatchId | null {
   return /^[0-9a-hjkmnp-tv-z]{20}$/.test(text) ? (text as BatchId) : null;
 }
 
+/** Those of the texts that are ids of batches, in their order. */
+export function batchIdsAmong(texts: readonly string[]): readonly BatchId[] {
+  return texts.flatMap((text) => parseBatchId(text) ?? []);
+}
+
 export function itemId(batch: BatchId, index: number): ItemId {
   assertIndex(index);
   let digits = "";

@@ -10,6 +10,8 @@ import type { Redis } from "ioredis";
 import { accountsOf } from "./accounts.ts";
 import { batchesOf } from "./batches.ts";
 import { budgetsOf } from "./budgets.ts";
+import { decisionsOf } from "./decisions.ts";
+import { feedingOf } from "./feeding.ts";
 import { followingOf } from "./following.ts";
 import { itemsOf } from "./items.ts";
 import { recoveryOf } from "./recovery.ts";
@@ -20,8 +22,9 @@ import { webhookCountsOf } from "./webhook-counts.ts";
 
 export type { AccountHolds, AccountOpening, LostSpan, RedisIdentity } from "./accounts.ts";
 export { isUnclearHalt } from "./accounts.ts";
-export type { BatchStanding, CancelWalk, FailureGroup, HoldAnswer, Redriven } from "./batches.ts";
+export type { BatchStanding, FailureGroup } from "./batches.ts";
 export type { Budgets, Limited } from "./budgets.ts";
+export type { CancelWalk, HoldAnswer, Redriven } from "./decisions.ts";
 export type { SweepNote } from "./following.ts";
 export type { MoveAnswer, MoveOptions, OpenIntent, OpenItemFields, RunningItem, TakenMarks } from "./items.ts";
 
@@ -32,6 +35,8 @@ export function openLedger(redis: Redis) {
   return {
     ...itemsOf(redis, scripts),
     ...batchesOf(redis, scripts),
+    ...feedingOf(redis, scripts),
+    ...decisionsOf(redis, scripts),
     ...accountsOf(redis, scripts),
     ...followingOf(redis, scripts),
     ...budgetsOf(redis, scripts),
