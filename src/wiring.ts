@@ -4,14 +4,14 @@
 
 import { randomUUID } from "node:crypto";
 import type { Redis } from "ioredis";
-import { type AccountGate, openGate } from "./batches/account-gate.ts";
-import { gatedProvider } from "./batches/gated-provider.ts";
 import { type HostRule, parseHostRule } from "./bucket/addresses.ts";
 import type { Bucket } from "./bucket/bucket.ts";
 import { openBucket } from "./bucket/open-bucket.ts";
 import { type AccountConfig, type Config, ConfigError, type Secret, s3SettingsOf } from "./config.ts";
 import type { AccountName } from "./core/naming.ts";
 import { SECOND } from "./core/time.ts";
+import { type AccountGate, openGate } from "./gates/account-gate.ts";
+import { gatedProvider } from "./gates/gated-provider.ts";
 import { connectRedis, type RedisUse, requireSoundRedis } from "./ledger/connect-redis.ts";
 import { type Ledger, openLedger } from "./ledger/ledger.ts";
 import { COMETAPI_TARGETS, createCometApi } from "./providers/cometapi.ts";

@@ -2,11 +2,9 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
-import { POLLS } from "../src/batches/account-gate.ts";
 import { countInFlight } from "../src/batches/count-in-flight.ts";
 import { deferPolls } from "../src/batches/defer-polls.ts";
 import { openExpectations } from "../src/batches/expect-runs.ts";
-import { patiently, whilePollsMay } from "../src/batches/gated-provider.ts";
 import { giveErrand, giveFollow } from "../src/batches/give-errand.ts";
 import { pauseAccount } from "../src/batches/pause-account.ts";
 import { placeItems } from "../src/batches/place-items.ts";
@@ -17,6 +15,8 @@ import type { AccountName } from "../src/core/naming.ts";
 import { DEFAULT_POLL_POLICY, OUTPUT_LIFETIME_MS } from "../src/core/polling.ts";
 import { DEFAULT_SWEEP_POLICY } from "../src/core/sweeping.ts";
 import { SECOND } from "../src/core/time.ts";
+import { POLLS } from "../src/gates/account-gate.ts";
+import { patiently, whilePollsMay } from "../src/gates/gated-provider.ts";
 import { type Consumer, consume } from "../src/queues/consume.ts";
 import {
   feedJobId,

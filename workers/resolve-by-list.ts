@@ -14,7 +14,6 @@
  */
 
 import { claimFields } from "../src/batches/claim-fields.ts";
-import { NoReadLeft } from "../src/batches/gated-provider.ts";
 import { inputDigest } from "../src/batches/input-digest.ts";
 import { CANCELED_BY_A_PERSON, type Withdrawal } from "../src/batches/withdraw-item.ts";
 import type { StoredRow } from "../src/bucket/input-parts.ts";
@@ -25,6 +24,7 @@ import type { Ending } from "../src/core/receipt.ts";
 import { type Intent, type ListedPrediction, resolveUnclear } from "../src/core/resolving.ts";
 import { isClean, latestAfterIntentMs, mayBeClean, type SweepPolicy, sweptSpan } from "../src/core/sweeping.ts";
 import { MINUTE } from "../src/core/time.ts";
+import { NoReadLeft } from "../src/gates/gated-provider.ts";
 import type { MoveAnswer, MoveOptions, OpenIntent, RedisIdentity } from "../src/ledger/ledger.ts";
 import { type Provider, ProviderAnswerError, ProviderError } from "../src/providers/provider.ts";
 

@@ -2,7 +2,6 @@
 
 import { randomUUID } from "node:crypto";
 import type { Logger } from "pino";
-import { type BucketGate, gatedBucket, openBucketGate } from "../src/batches/bucket-gate.ts";
 import { describePrediction } from "../src/batches/describe-prediction.ts";
 import { fileUrls, publicFileUrl } from "../src/batches/file-links.ts";
 import { findItem } from "../src/batches/find-item.ts";
@@ -18,6 +17,7 @@ import type { Config } from "../src/config.ts";
 import { errandId } from "../src/core/naming.ts";
 import type { StageOutcome } from "../src/core/outcome.ts";
 import { MINUTE } from "../src/core/time.ts";
+import { type BucketGate, gatedBucket, openBucketGate } from "../src/gates/bucket-gate.ts";
 import { type Consumer, closingToo, consume } from "../src/queues/consume.ts";
 import {
   type CopyErrand,

@@ -6,11 +6,11 @@
  */
 
 import { LRUCache } from "lru-cache";
-import { type BucketGate, isBucketTrouble } from "../src/batches/bucket-gate.ts";
 import { NoLargeSlot } from "../src/bucket/large-files.ts";
 import { type AttemptRef, errandId } from "../src/core/naming.ts";
 import type { StageOutcome } from "../src/core/outcome.ts";
 import { SECOND } from "../src/core/time.ts";
+import { type BucketGate, isBucketTrouble } from "../src/gates/bucket-gate.ts";
 
 type Stage<Errand> = (errand: Errand, signal: AbortSignal) => Promise<StageOutcome>;
 

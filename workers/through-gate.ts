@@ -3,8 +3,8 @@
  * worker, and no slot is held. A pass that a stage didn't use, since its item had ended meanwhile, is another's.
  */
 
-import type { AccountGate } from "../src/batches/account-gate.ts";
 import type { StageOutcome } from "../src/core/outcome.ts";
+import type { AccountGate } from "../src/gates/account-gate.ts";
 import type { Limited } from "../src/ledger/ledger.ts";
 
 type Stage<Errand> = (errand: Errand, signal: AbortSignal) => Promise<StageOutcome>;

@@ -11,13 +11,13 @@
  */
 
 import type { Deferral } from "../src/batches/defer-polls.ts";
-import { NoReadLeft } from "../src/batches/gated-provider.ts";
 import { UNTOUCHED_MS } from "../src/core/keeping.ts";
 import { type AccountName, type AttemptRef, errandId, parseErrandId } from "../src/core/naming.ts";
 import type { Prediction, PredictionId } from "../src/core/prediction.ts";
 import type { LearnedRuns } from "../src/core/run-times.ts";
 import { MINUTE, SECOND } from "../src/core/time.ts";
 import { pageGapMs, pagesAtMost, type SweptAges, sweepPauseMs, sweptAges } from "../src/core/waking.ts";
+import { NoReadLeft } from "../src/gates/gated-provider.ts";
 import type { RunningItem, SweepNote } from "../src/ledger/ledger.ts";
 import { type ListPage, type Provider, ProviderAnswerError, ProviderError } from "../src/providers/provider.ts";
 

@@ -9,9 +9,9 @@ import { writeAccountAct } from "../bucket/acts.ts";
 import type { Bucket } from "../bucket/bucket.ts";
 import type { AccountName } from "../core/naming.ts";
 import { effectiveRate, freshPace, type Pace, type Rate, withRate } from "../core/pacing.ts";
+import { queueWindows } from "../gates/account-gate.ts";
 import type { Ledger, Limited } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
-import { queueWindows } from "./account-gate.ts";
 
 export type LimitDeps = {
   readonly bucket: Bucket;

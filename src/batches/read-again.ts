@@ -1,8 +1,8 @@
 /** Reads a prediction once more, whose files are refused. */
 
 import type { PredictionId } from "../core/prediction.ts";
+import type { AccountGate } from "../gates/account-gate.ts";
 import { type Provider, ProviderAnswerError, ProviderError } from "../providers/provider.ts";
-import type { AccountGate } from "./account-gate.ts";
 
 export type ReadAgainDeps = {
   readonly provider: Pick<Provider, "get">;

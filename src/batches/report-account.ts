@@ -10,9 +10,9 @@ import type { AccountName } from "../core/naming.ts";
 import { effectiveRate, freshPace, type Pace, type Rate, SHARE_BESIDE_POLLS, tierAt } from "../core/pacing.ts";
 import type { PollKind } from "../core/polling.ts";
 import { type RunCounts, runTimesOf } from "../core/run-times.ts";
+import { POLLS } from "../gates/account-gate.ts";
 import type { Ledger, SweepNote } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
-import { POLLS } from "./account-gate.ts";
 
 export type LimitReport = {
   readonly configured_per_minute: number;

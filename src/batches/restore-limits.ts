@@ -7,8 +7,8 @@
 import { type DatedAct, readAccountActs } from "../bucket/acts.ts";
 import type { Bucket } from "../bucket/bucket.ts";
 import { freshPace, type Pace, type Rate, withRate } from "../core/pacing.ts";
+import { configuredRates, type GatedAccount, settingText } from "../gates/account-gate.ts";
 import type { Ledger, Limited } from "../ledger/ledger.ts";
-import { configuredRates, type GatedAccount, settingText } from "./account-gate.ts";
 
 export type RestoreDeps = {
   readonly bucket: Bucket;

@@ -1,6 +1,6 @@
 /** What an audit found, in words and tables for people. */
 
-import type { AccountFinding, AuditFinding } from "../batches/audit-findings.ts";
+import type { AccountFinding, AuditFinding } from "../audit/findings.ts";
 import { counted, duration, number } from "../core/figures.ts";
 import { SECOND } from "../core/time.ts";
 import { cut, harmless, table } from "./columns.ts";

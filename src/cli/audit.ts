@@ -5,11 +5,9 @@
 
 import { randomUUID } from "node:crypto";
 import { Command } from "commander";
-import { openGate } from "../batches/account-gate.ts";
-import { auditAccount } from "../batches/audit-account.ts";
-import type { NotSavedFinding } from "../batches/audit-findings.ts";
+import { auditAccount } from "../audit/audit-account.ts";
+import type { NotSavedFinding } from "../audit/findings.ts";
 import { findBatch } from "../batches/follow-batch.ts";
-import { gatedProvider, patiently } from "../batches/gated-provider.ts";
 import { repairItem } from "../batches/repair-item.ts";
 import { type AccountConfig, type Config, readConfig, Secret } from "../config.ts";
 import { number } from "../core/figures.ts";
@@ -17,6 +15,8 @@ import type { AccountName, BatchId } from "../core/naming.ts";
 import { DEFAULT_SWEEP_POLICY } from "../core/sweeping.ts";
 import { MINUTE } from "../core/time.ts";
 import { EMULATOR_TOKEN, readUpFile } from "../embedded/up-file.ts";
+import { openGate } from "../gates/account-gate.ts";
+import { gatedProvider, patiently } from "../gates/gated-provider.ts";
 import type { Provider } from "../providers/provider.ts";
 import { type CommandServices, openProvider, openServices } from "../wiring.ts";
 import { openTelling, totalLines } from "./audit-words.ts";

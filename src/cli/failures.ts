@@ -2,12 +2,12 @@
 
 import { UnknownBatch } from "../batches/follow-batch.ts";
 import { CannotHold } from "../batches/hold-batch.ts";
-import { RowsError } from "../batches/rows-error.ts";
 import { InputRefused } from "../batches/single-input.ts";
 import { BucketError } from "../bucket/bucket.ts";
 import { ConfigError } from "../config.ts";
 import { RedisServerError } from "../embedded/redis-server-error.ts";
 import { RedisUnusable } from "../ledger/connect-redis.ts";
+import { RowsError } from "../rows/rows-error.ts";
 import { OUTLAST } from "./output.ts";
 
 /** The command can't do what was asked; the message says why, and what to do. */

@@ -1,6 +1,6 @@
 /**
  * How fast an account may ask, for each of its two limits, creates and reads: what was configured or set by hand, less
- * what the provider's refusals have taught. Pure; `batches/account-gate.ts` keeps it for all processes and obeys.
+ * what the provider's refusals have taught. Pure; `gates/account-gate.ts` keeps it for all processes and obeys.
  *
  * A refusal (429) stops the limit's requests for as long as the provider said. Then they begin at half the rate and are
  * back at the whole within a minute. Where a second refusal comes soon, the limit is lower than we were told: then they

@@ -10,9 +10,9 @@
 
 import type { Readable } from "node:stream";
 import type { FastifyInstance, FastifyRequest } from "fastify";
-import { parseExactJson } from "../batches/exact-json.ts";
-import { decode } from "../batches/row-lines.ts";
 import { SECOND } from "../core/time.ts";
+import { parseExactJson } from "../rows/exact-json.ts";
+import { decode } from "../rows/row-lines.ts";
 import { HttpProblem, typeNotTaken } from "./problems.ts";
 
 declare module "fastify" {

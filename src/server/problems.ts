@@ -6,10 +6,10 @@
 import { STATUS_CODES } from "node:http";
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest, FastifyServerOptions } from "fastify";
 import { CannotHold } from "../batches/hold-batch.ts";
-import { RowsError } from "../batches/rows-error.ts";
 import { AdmissionBusy, IdentityTaken, InputRefused } from "../batches/single-input.ts";
 import { BadRows } from "../batches/submit-batch.ts";
 import { BucketError } from "../bucket/bucket.ts";
+import { RowsError } from "../rows/rows-error.ts";
 import { REQUIRED } from "./schemas.ts";
 
 export type InvalidField = { readonly type: string; readonly field: string; readonly description: string };

@@ -1,7 +1,6 @@
 /** What becomes of batches when Redis comes back without its last moments, or without anything. */
 
 import { describe, expect } from "vitest";
-import { openGate } from "../../src/batches/account-gate.ts";
 import { openAdmission } from "../../src/batches/admit-single.ts";
 import { holdBatch } from "../../src/batches/hold-batch.ts";
 import { limitAccount } from "../../src/batches/limit-account.ts";
@@ -26,6 +25,7 @@ import { type BatchId, OBJECT_KEYS, parseItemId, QUEUE_NAMES, REDIS_KEYS } from 
 import { predictionId } from "../../src/core/prediction.ts";
 import { buildReceipt } from "../../src/core/receipt.ts";
 import { DAY, HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
+import { openGate } from "../../src/gates/account-gate.ts";
 import { recordMetrics } from "../../workers/record-metrics.ts";
 import { everyCrash } from "../support/crash.ts";
 import { recordEffects } from "../support/effects.ts";

@@ -1,8 +1,8 @@
 /** Rows to measure with: real prompts where the file of them lies beside the project, else made ones. */
 
 import { createReadStream, existsSync } from "node:fs";
-import { type ReadRow, readRows } from "../../src/batches/read-rows.ts";
 import type { Target } from "../../src/core/prediction.ts";
+import { type ReadRow, readRows } from "../../src/rows/read-rows.ts";
 
 const REAL_PROMPTS = new URL("../../../shared/data/PartiPrompts.tsv", import.meta.url);
 

@@ -2,7 +2,7 @@
 
 import { Redis } from "ioredis";
 import { describe, expect, test } from "vitest";
-import type { AccountFinding, AuditFinding } from "../../src/batches/audit-findings.ts";
+import type { AccountFinding, AuditFinding } from "../../src/audit/findings.ts";
 import { readReceipt, writeDuplicate } from "../../src/bucket/records.ts";
 import { type BatchId, itemId, OBJECT_KEYS, REDIS_KEYS } from "../../src/core/naming.ts";
 import { model, prompts, report, results, submit, untilSettled } from "../support/batch.ts";

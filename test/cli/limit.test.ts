@@ -1,13 +1,13 @@
 /** Rates that a person sets, and how accounts are shown. What they do in the middle of a run: `e2e/budget.test.ts`. */
 
 import { describe, expect } from "vitest";
-import { openGate } from "../../src/batches/account-gate.ts";
 import { submitBatch } from "../../src/batches/submit-batch.ts";
 import { JSON_TYPE } from "../../src/bucket/records.ts";
 import { afterFailure } from "../../src/core/breaking.ts";
 import { type AttemptRef, OBJECT_KEYS, QUEUE_NAMES, REDIS_KEYS } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
 import { HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
+import { openGate } from "../../src/gates/account-gate.ts";
 import type { CommandServices } from "../../src/wiring.ts";
 import { jsonLines, lines, outlast } from "./outlast.ts";
 import { ACCOUNT, openBatch, type Place, test } from "./place.ts";

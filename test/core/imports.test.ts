@@ -67,6 +67,9 @@ const isPackage =
   (to: string) =>
     names.some((name) => to === name || to.startsWith(`${name}/`));
 
+/** What is asked for by whichever protocol. */
+const IS_ASKED_FOR = inFolder("src/gates", "src/batches", "src/audit");
+
 const ZONES: readonly Zone[] = [
   { zone: "core imports only core", of: inFolder("src/core"), never: (to) => !inFolder("src/core")(to) },
   {
@@ -122,21 +125,47 @@ const ZONES: readonly Zone[] = [
       to === "src/config.ts",
   },
   {
-    zone: "what a person can ask for knows no protocol: no server, no command line, no stage",
+    zone: "rows are read by core's rules alone",
+    of: inFolder("src/rows"),
+    never: (to) => to.startsWith("src/") && !inFolder("src/rows", "src/core")(to),
+  },
+  {
+    zone: "a gate lets through whatever comes: it knows no batches",
+    of: inFolder("src/gates"),
+    never: inFolder("src/batches", "src/audit"),
+  },
+  {
+    zone: "an audit looks at everything, and nothing that it looks at knows of it",
     of: inFolder("src/batches"),
+    never: inFolder("src/audit"),
+  },
+  {
+    zone: "what a person can ask for knows no protocol: no server, no command line, no stage",
+    of: IS_ASKED_FOR,
     never: (to) =>
       inFolder("src/server", "src/cli", "src/dashboard", "src/emulator", "workers")(to) ||
       isPackage("fastify", "commander")(to),
   },
   {
     zone: "whoever has no business with Redis knows no ioredis",
-    of: inFolder("src/core", "src/bucket", "src/providers", "src/emulator", "src/batches", "src/webhooks"),
+    of: (file) =>
+      inFolder("src/core", "src/rows", "src/bucket", "src/providers", "src/emulator", "src/webhooks")(file) ||
+      IS_ASKED_FOR(file),
     never: isPackage("ioredis"),
   },
   { zone: "only entry points see the wiring", of: (file) => !IS_ENTRY(file), never: (to) => to === "src/wiring.ts" },
   {
     zone: "nothing that is built on stands on its builders",
-    of: inFolder("src/core", "src/providers", "src/queues", "src/ledger", "src/bucket", "src/webhooks", "src/batches"),
+    of: (file) =>
+      inFolder(
+        "src/core",
+        "src/rows",
+        "src/providers",
+        "src/queues",
+        "src/ledger",
+        "src/bucket",
+        "src/webhooks",
+      )(file) || IS_ASKED_FOR(file),
     never: (to) =>
       inFolder("src/server", "src/cli", "src/dashboard", "src/embedded", "workers")(to) || to === "src/index.ts",
   },

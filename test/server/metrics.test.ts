@@ -1,11 +1,11 @@
 /** `/metrics` over a real socket: what it tells, to whom, and that it is Prometheus' format. */
 
 import { expect } from "vitest";
-import { openGate } from "../../src/batches/account-gate.ts";
 import { afterFailure } from "../../src/core/breaking.ts";
 import type { AttemptRef } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
 import { HOUR, MINUTE } from "../../src/core/time.ts";
+import { openGate } from "../../src/gates/account-gate.ts";
 import { ACCOUNT, openAccount } from "../support/stages.ts";
 import { bearer, KEYS, post, rows, test, WITH_KEYS } from "./serving.ts";
 

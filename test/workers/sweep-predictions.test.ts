@@ -1,7 +1,6 @@
 /** What becomes of unclear items when the provider's list is read. */
 
 import { describe, expect } from "vitest";
-import { NoReadLeft } from "../../src/batches/gated-provider.ts";
 import { placeItems } from "../../src/batches/place-items.ts";
 import { withdrawItem } from "../../src/batches/withdraw-item.ts";
 import { keepEnding } from "../../src/bucket/endings.ts";
@@ -12,6 +11,7 @@ import { type AttemptRef, type BatchId, errandId, QUEUE_NAMES } from "../../src/
 import { predictionId } from "../../src/core/prediction.ts";
 import { DEFAULT_SWEEP_POLICY } from "../../src/core/sweeping.ts";
 import { HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
+import { NoReadLeft } from "../../src/gates/gated-provider.ts";
 import { type ListPage, ProviderError } from "../../src/providers/provider.ts";
 import { type SweepDeps, sweepMemory, sweepPredictions } from "../../workers/sweep-predictions.ts";
 import { everyCrash } from "../support/crash.ts";

@@ -2,12 +2,12 @@
 
 import { Queue } from "bullmq";
 import { describe, expect, onTestFinished } from "vitest";
-import { openGate } from "../../src/batches/account-gate.ts";
-import { gatedProvider, NoReadLeft, patiently } from "../../src/batches/gated-provider.ts";
 import { type AttemptRef, errandId, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { type PredictionId, predictionId } from "../../src/core/prediction.ts";
 import { HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
 import { pagesAtMost } from "../../src/core/waking.ts";
+import { openGate } from "../../src/gates/account-gate.ts";
+import { gatedProvider, NoReadLeft, patiently } from "../../src/gates/gated-provider.ts";
 import { type ListPage, type Provider, ProviderError } from "../../src/providers/provider.ts";
 import { NOTHING_SEEN, type WakeDeps, type WakeMemory, wakeByList } from "../../workers/wake-by-list.ts";
 import { everyCrash } from "../support/crash.ts";

@@ -9,16 +9,16 @@
  * It only reads: a crash leaves nothing, and running it again is all there is to do.
  */
 
+import { type ReadList, readProviderList } from "../batches/read-list.ts";
 import { type AuditTotals, auditExitCode, openTally } from "../core/auditing.ts";
 import { type ListBook, openListBook } from "../core/list-book.ts";
 import { type AccountName, type BatchId, itemId, parseErrandId } from "../core/naming.ts";
 import { latestAfterIntentMs } from "../core/sweeping.ts";
 import type { BatchStanding } from "../ledger/ledger.ts";
 import type { Audit, AuditDeps } from "./audit.ts";
-import { type AccountFinding, type AuditFinding, iso, type ListTotals, ofPrediction, sumOf } from "./audit-findings.ts";
 import { auditBatch } from "./audit-items.ts";
 import { compareRows, findUnclear, lookAgain } from "./audit-unexplained.ts";
-import { type ReadList, readProviderList } from "./read-list.ts";
+import { type AccountFinding, type AuditFinding, iso, type ListTotals, ofPrediction, sumOf } from "./findings.ts";
 
 const FOREIGN_EXAMPLES = 5;
 

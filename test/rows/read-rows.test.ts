@@ -6,10 +6,10 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { type ReadRow, type ReadRowsOptions, readRows } from "../../src/batches/read-rows.ts";
-import { formatOf, parseMapping } from "../../src/batches/row-arguments.ts";
-import { RowsError } from "../../src/batches/rows-error.ts";
 import type { Target } from "../../src/core/prediction.ts";
+import { type ReadRow, type ReadRowsOptions, readRows } from "../../src/rows/read-rows.ts";
+import { formatOf, parseMapping } from "../../src/rows/row-arguments.ts";
+import { RowsError } from "../../src/rows/rows-error.ts";
 
 const TARGET: Target = { kind: "model", owner: "outlast", name: "text" };
 const JSONL: ReadRowsOptions = { format: "jsonl", target: TARGET };

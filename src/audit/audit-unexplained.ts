@@ -1,5 +1,6 @@
 /** What is nobody's on the provider's list: whose could it be? */
 
+import { placeItems } from "../batches/place-items.ts";
 import { BucketError } from "../bucket/bucket.ts";
 import { parseRow, readRow } from "../bucket/input-parts.ts";
 import { couldBe } from "../core/matching.ts";
@@ -8,8 +9,7 @@ import type { PredictionId } from "../core/prediction.ts";
 import { latestAfterIntentMs } from "../core/sweeping.ts";
 import type { BatchStanding } from "../ledger/ledger.ts";
 import { type Audit, type AuditDeps, disagreement } from "./audit.ts";
-import { type AuditFinding, iso } from "./audit-findings.ts";
-import { placeItems } from "./place-items.ts";
+import { type AuditFinding, iso } from "./findings.ts";
 
 const ROWS_AT_ONCE = 64;
 const IDS_AT_ONCE = 500;

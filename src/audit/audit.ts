@@ -1,13 +1,13 @@
 /** What all steps of one audit share. */
 
+import type { ListDeps, ReadList } from "../batches/read-list.ts";
 import type { Bucket } from "../bucket/bucket.ts";
 import type { openTally } from "../core/auditing.ts";
 import type { ListBook } from "../core/list-book.ts";
 import { type AccountName, type AttemptRef, type BatchId, itemId } from "../core/naming.ts";
 import type { SweepPolicy } from "../core/sweeping.ts";
 import type { Ledger } from "../ledger/ledger.ts";
-import type { AuditFinding } from "./audit-findings.ts";
-import type { ListDeps, ReadList } from "./read-list.ts";
+import type { AuditFinding } from "./findings.ts";
 
 export type AuditDeps = {
   readonly bucket: Bucket;

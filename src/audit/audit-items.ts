@@ -10,7 +10,7 @@ import { type AttemptRef, type BatchId, itemId } from "../core/naming.ts";
 import { billedTimeMs, notSavedBy, predictTimeMs, type Receipt } from "../core/receipt.ts";
 import type { BatchStanding, OpenItemFields } from "../ledger/ledger.ts";
 import { type Audit, disagreement } from "./audit.ts";
-import { type AuditFinding, iso, type OfItem, ofPrediction, secondsOf } from "./audit-findings.ts";
+import { type AuditFinding, iso, type OfItem, ofPrediction, secondsOf } from "./findings.ts";
 
 const STATES_AT_ONCE = 1_024;
 const READS_AT_ONCE = 32;

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { parseExactJson } from "../../src/batches/exact-json.ts";
+import { parseExactJson } from "../../src/rows/exact-json.ts";
 
 test("whatever JavaScript holds exactly is read as JSON reads it", () => {
   const safe = fc.jsonValue().filter((value) => !/\d{16}/.test(JSON.stringify(value)));

@@ -6,12 +6,12 @@
 import { Queue } from "bullmq";
 import { pino } from "pino";
 import { describe, expect, onTestFinished } from "vitest";
-import { type AccountGate, openGate } from "../../src/batches/account-gate.ts";
-import { gatedProvider, NoReadLeft, patiently, whilePollsMay } from "../../src/batches/gated-provider.ts";
 import { isDataRemoved } from "../../src/batches/read-again.ts";
 import { type AccountName, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
 import { SECOND } from "../../src/core/time.ts";
+import { type AccountGate, openGate } from "../../src/gates/account-gate.ts";
+import { gatedProvider, NoReadLeft, patiently, whilePollsMay } from "../../src/gates/gated-provider.ts";
 import { type Provider, ProviderAnswerError, ProviderError } from "../../src/providers/provider.ts";
 import { consume } from "../../src/queues/consume.ts";
 import { createQueue } from "../../src/queues/queues.ts";
