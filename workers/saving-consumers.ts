@@ -178,7 +178,7 @@ export function finish(services: Services, log: Logger): Consumer {
     standing: ({ account, batch }) => ledger.standing(account, batch),
     writeResults: (standing, signal) => writeResults({ bucket, ledger }, standing, signal),
     writeManifest: (batch, manifest) => writeManifest(bucket, batch, manifest),
-    noteFinished: ({ account, batch }, nowMs) => ledger.finishBatch(account, batch, nowMs),
+    noteFinished: ({ batch: { account, id }, openings }, nowMs) => ledger.finishBatch(account, id, nowMs, openings),
     clock: Date.now,
   };
   return consume(finishQueue, (errand, signal) => finishBatch(errand, deps, signal), { redis: services.redis, log });

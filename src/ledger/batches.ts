@@ -19,6 +19,8 @@ export type BatchStanding = {
   /** Predictions that were bought for an item which had one. */
   readonly duplicates: number;
   readonly sums: BatchSums;
+  /** How often an attempt beyond the first, or a part of singles, was opened. */
+  readonly openings: number;
   readonly finishedAtMs: number | null;
   /** Why a person paused the batch, or null. */
   readonly paused: string | null;
@@ -45,6 +47,7 @@ const batchHash = z.object({
   cursor: count,
   noted: count,
   parts: count,
+  openings: count,
   ...(Object.fromEntries(ITEM_STATES.map((state) => [state, count])) as Record<ItemState, typeof count>),
   predict_time_ms: wholeNumber,
   output_bytes: wholeNumber,
@@ -84,6 +87,7 @@ export function batchesOf(redis: Redis, scripts: Scripts) {
         output_files: read.output_files,
         not_saved: read.not_saved,
       },
+      openings: read.openings,
       finishedAtMs: read.finished_at ?? null,
       paused: read.paused ?? null,
       canceledAtMs: read.canceled_at ?? null,
@@ -201,13 +205,20 @@ export function batchesOf(redis: Redis, scripts: Scripts) {
       return batchIdsAmong(await redis.zrange(REDIS_KEYS.unfinished(account), 0, String(limit - 1)));
     },
 
-    async finishBatch(account: AccountName, batch: BatchId, nowMs: number): Promise<void> {
-      await redis
-        .multi()
-        .hset(REDIS_KEYS.batch(account, batch), "finished_at", nowMs)
-        .zrem(REDIS_KEYS.unfinished(account), batch)
-        .zrem(REDIS_KEYS.unfed(account), batch)
-        .exec();
+    /**
+     * `openings`: as they were before the batch's results were read. False: something of it was opened since, and isn't in
+     * them, or Redis knows no such batch; nothing was changed.
+     */
+    async finishBatch(account: AccountName, batch: BatchId, nowMs: number, openings: number): Promise<boolean> {
+      const finished = await scripts.outlastFinishBatch(
+        REDIS_KEYS.batch(account, batch),
+        REDIS_KEYS.unfinished(account),
+        REDIS_KEYS.unfed(account),
+        batch,
+        nowMs,
+        openings,
+      );
+      return finished === 1;
     },
   };
 }

@@ -11,6 +11,8 @@ local function openAttempt(keys, id, index, ended, state, nowMs, span)
   redis.call('HINCRBY', keys.batch, STATES[state], -1)
   redis.call('HINCRBY', keys.batch, STATES[to], 1)
   redis.call('HDEL', keys.batch, 'finished_at')
+  -- Whoever finishes the batch at this moment is to know (finish-batch.lua).
+  redis.call('HINCRBY', keys.batch, 'openings', 1)
   redis.call('ZADD', keys.unfinished, redis.call('HGET', keys.batch, 'opened_at') or nowMs, id)
   if span then
     redis.call('HSET', keys.item, 'nonce', 'lost-' .. span[2], 'intent_from', span[1], 'intent_at', span[2])

@@ -15,6 +15,8 @@ if part < published then return 0 end
 if part > published then return -1 end
 
 redis.call('HSET', batch, 'parts', part + 1)
+redis.call('HINCRBY', batch, 'openings', 1)
+redis.call('HDEL', batch, 'finished_at')
 redis.call('HINCRBY', batch, 'items', rows)
 redis.call('HINCRBY', batch, 'waiting', rows - (#ARGV - 5))
 redis.call('ZADD', parts, first, part)

@@ -22,6 +22,7 @@ export type Scripts = Readonly<
     | "outlastTakeMarks"
     | "outlastOpenBatch"
     | "outlastHoldBatch"
+    | "outlastFinishBatch"
     | "outlastWalkCancel"
     | "outlastPublishPart"
     | "outlastAdvance"
@@ -45,6 +46,7 @@ export function defineScripts(redis: Redis): Scripts {
   define("outlastTakeMarks", 3, script("take-marks.lua"));
   define("outlastOpenBatch", 3, script("open-batch.lua"));
   define("outlastHoldBatch", 4, script("hold-batch.lua"));
+  define("outlastFinishBatch", 3, script("finish-batch.lua"));
   define("outlastWalkCancel", 6, script("walk-cancel.lua"));
   define("outlastPublishPart", 5, script("publish-part.lua"));
   define("outlastAdvance", 5, script("advance.lua"));

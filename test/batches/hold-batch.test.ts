@@ -70,7 +70,7 @@ describe("a batch", () => {
     line,
   }) => {
     const finished = await openWorld(line);
-    await line.ledger.finishBatch(ACCOUNT, finished.batch.id, NOON);
+    await line.ledger.finishBatch(ACCOUNT, finished.batch.id, NOON, 0);
     for (const act of ["pause", "resume", "cancel"] as const) {
       await expect(hold(finished, act)).rejects.toThrow(/has finished/);
     }
@@ -85,7 +85,7 @@ describe("a batch", () => {
   test("that ends between the look and the act isn't called paused", async ({ line }) => {
     const world = await openWorld(line);
     const standing = await standingOf(world);
-    await line.ledger.finishBatch(ACCOUNT, world.batch.id, NOON);
+    await line.ledger.finishBatch(ACCOUNT, world.batch.id, NOON, 0);
     await expect(holdBatch(standing, "pause", depsOf(world))).rejects.toThrow(CannotHold);
     expect((await standingOf(world)).paused).toBeNull();
   });

@@ -84,7 +84,7 @@ describe("watching", () => {
     await watching.shows(/2 of 3 ended \(2 canceled, 1 in flight\)/);
     await services.ledger.move(ref, "giveBack", { nowMs: 6_000, nonce: "nonce 0" });
     await watching.shows(/3 of 3 ended .*writing results/);
-    await services.ledger.finishBatch(ACCOUNT, batch.id, 7_000);
+    await services.ledger.finishBatch(ACCOUNT, batch.id, 7_000, 0);
     const { code, stdout } = await watching.ended;
     expect(code).toBe(2);
     expect(jsonLines(stdout)).toMatchObject([
@@ -112,7 +112,7 @@ describe("watching", () => {
     await end(services, batch, 1, "fail");
     const watching = startOutlast(["watch", batch.id], { env: place.env });
     await watching.shows(/2 of 2 ended .*; all items have ended; writing results\.jsonl/);
-    await services.ledger.finishBatch(ACCOUNT, batch.id, 61_000);
+    await services.ledger.finishBatch(ACCOUNT, batch.id, 61_000, 0);
     const { code, stderr } = await watching.ended;
     expect(code).toBe(2);
     const results = services.bucket.urlOf(`batches/${batch.id}/results.jsonl`);

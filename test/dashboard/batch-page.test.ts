@@ -86,7 +86,7 @@ describe("what it shows", () => {
     const batch = await submit(services, { rows: 1 });
     await run(services, refOf(batch, 0));
     await end(services, refOf(batch, 0));
-    await services.ledger.finishBatch(ACCOUNT, batch, Date.now() + 125_000);
+    await services.ledger.finishBatch(ACCOUNT, batch, Date.now() + 125_000, 0);
     const { body, text } = await page(app, `/batches/${batch}`);
     expect(text).toContain("100 % 1 of 1 item ended");
     expect(text).toContain("Took 2 min 5 s from the submission to the last receipt");
@@ -203,7 +203,7 @@ describe("what can be done", () => {
   test("what can't be done any more is told on the page, not as a bare error", async ({ serve }) => {
     const { app, services } = await serve();
     const batch = await submit(services, { rows: 1 });
-    await services.ledger.finishBatch(ACCOUNT, batch, Date.now());
+    await services.ledger.finishBatch(ACCOUNT, batch, Date.now(), 0);
     const answer = await press(app, `/batches/${batch}/pause`);
     expect([answer.statusCode, answer.headers["content-type"]]).toEqual([409, "text/html; charset=utf-8"]);
     expect(answer.body).toContain(`<b>That couldn’t be done:</b> batch ${batch} has finished.`);

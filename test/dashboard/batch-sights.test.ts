@@ -72,6 +72,6 @@ test("of a batch that has just finished, nothing that was seen before stands for
   expect(await outcomes()).toEqual([0]);
   await end(services, refOf(batch, 1), { files: [PNG] });
   expect(await outcomes()).toEqual([0]); // seen less than five seconds ago
-  await services.ledger.finishBatch(ACCOUNT, batch, Date.now());
+  await services.ledger.finishBatch(ACCOUNT, batch, Date.now(), 0);
   expect(await outcomes()).toEqual([1, 0]);
 });

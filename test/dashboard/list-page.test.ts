@@ -58,7 +58,7 @@ describe("the list of batches", () => {
     const batch = await submit(services, { rows: 1 });
     await run(services, refOf(batch, 0));
     await end(services, refOf(batch, 0));
-    await services.ledger.finishBatch(refOf(batch, 0).account, batch, Date.now() + 63_000);
+    await services.ledger.finishBatch(refOf(batch, 0).account, batch, Date.now() + 63_000, 0);
     const { text } = await page(app, "/batches");
     expect(text).toContain("finished 100 % 1 saved took 1 min 3 s; 0 files, 0 bytes kept");
   });

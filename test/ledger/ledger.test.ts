@@ -165,10 +165,28 @@ describe("a batch", () => {
     expect(await ledger.listBatches(1)).toEqual([young.id]);
     expect(await ledger.unfedBatches(ACCOUNT, 10)).toEqual([old.id, young.id]);
     expect(await ledger.unfinishedBatches(ACCOUNT, 10)).toEqual([old.id, young.id]);
-    await ledger.finishBatch(ACCOUNT, old.id, NOON + 9);
-    await ledger.finishBatch(ACCOUNT, old.id, NOON + 9);
+    await ledger.finishBatch(ACCOUNT, old.id, NOON + 9, 0);
+    await ledger.finishBatch(ACCOUNT, old.id, NOON + 9, 0);
     expect(await ledger.unfinishedBatches(ACCOUNT, 10)).toEqual([young.id]);
     expect((await ledger.standing(ACCOUNT, old.id))?.finishedAtMs).toBe(NOON + 9);
+  });
+
+  test("is finished only as it stood, and goes on with a part that comes after all", async ({ line: { ledger } }) => {
+    const batch = newBatch({ kind: "singles", items: 0 });
+    await ledger.openBatch(batch);
+    const part = (n: number) => ledger.publishPart(batch, { part: n, first: n, rows: 1, voidIndexes: [] });
+    const stands = () => ledger.standing(ACCOUNT, batch.id);
+    await part(0);
+    expect(await ledger.finishBatch(ACCOUNT, batch.id, NOON, 0)).toBe(false);
+    expect(await stands()).toMatchObject({ openings: 1, finishedAtMs: null });
+    expect(await ledger.finishBatch(ACCOUNT, batch.id, NOON, 1)).toBe(true);
+    expect(await ledger.unfedBatches(ACCOUNT, 1_000)).not.toContain(batch.id);
+    await part(1);
+    await part(1);
+    expect(await stands()).toMatchObject({ openings: 2, finishedAtMs: null });
+    expect(await ledger.unfedBatches(ACCOUNT, 1_000)).toContain(batch.id);
+    expect(await ledger.unfinishedBatches(ACCOUNT, 1_000)).toContain(batch.id);
+    expect(await ledger.finishBatch(ACCOUNT, newBatch().id, NOON, 0), "a batch that nobody knows").toBe(false);
   });
 
   test("of a million items costs Redis nothing untouched, and a byte an item once the last was touched", async ({

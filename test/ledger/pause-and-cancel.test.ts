@@ -128,7 +128,7 @@ describe("a batch that isn't there, has ended, or was canceled", () => {
   test("is over for whoever wants to hold it", async ({ line: { ledger, redis } }) => {
     const gone = newBatch();
     const finished = await opened(ledger);
-    await ledger.finishBatch(ACCOUNT, finished.id, NOON);
+    await ledger.finishBatch(ACCOUNT, finished.id, NOON, 0);
     for (const batch of [gone, finished]) {
       expect(await ledger.pauseBatch(batch, "why")).toBe("over");
       expect(await ledger.resumeBatch(batch)).toBe("over");

@@ -71,7 +71,7 @@ test("the batch is told at once, again at each change, and no more when it has f
   expect(second.report).toMatchObject({ state: "running", waiting: 2, in_flight: 1 });
   expect(second.id).not.toBe(first.id);
 
-  await services.ledger.finishBatch(ACCOUNT, batch, Date.now());
+  await services.ledger.finishBatch(ACCOUNT, batch, Date.now(), 0);
   expect((await watcher.event()).report).toMatchObject({ state: "finished" });
   expect(await watcher.next()).toBe(null);
 });
@@ -98,7 +98,7 @@ test("who has seen the present version hears nothing but signs of life until it 
 test("who has seen how it finished needn't come again", async ({ serve }) => {
   const { app, services, listen } = await serve();
   const batch = await post(app, rows(3));
-  await services.ledger.finishBatch(ACCOUNT, batch, Date.now());
+  await services.ledger.finishBatch(ACCOUNT, batch, Date.now(), 0);
   const port = await listen();
   using first = await watchOver(port, batch);
   const { id } = await first.event();

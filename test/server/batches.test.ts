@@ -153,7 +153,7 @@ describe("pause, resume, cancel", () => {
     const { app, services } = await serve();
     const [canceled, finished] = [await post(app, rows(3)), await post(app, rows(4))];
     await act(app, canceled, "cancel");
-    await services.ledger.finishBatch(ACCOUNT, finished, Date.now());
+    await services.ledger.finishBatch(ACCOUNT, finished, Date.now(), 0);
     const singles = await singlesOf(app);
     for (const [id, what, words] of [
       [canceled, "pause", /is canceled/],

@@ -94,7 +94,7 @@ test("to batches, their results, and their events", async ({ serve }) => {
   expectDescribed("batches.resume", await act("resume"), 409);
 
   const over = await post(app, rows(1));
-  await services.ledger.finishBatch(ACCOUNT, over, Date.now());
+  await services.ledger.finishBatch(ACCOUNT, over, Date.now(), 0);
   const events = await app.inject(`/v1/batches/${over}/events`);
   expectDescribed("batches.events.follow", events, 200);
   const [, id = "", data = ""] = /^event: batch\nid: (\S+)\ndata: (.*)$/m.exec(events.body) ?? [];

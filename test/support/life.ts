@@ -101,7 +101,7 @@ export async function finish({ bucket, ledger, clock }: Line, batch: BatchId): P
     standing: () => ledger.standing(ACCOUNT, batch),
     writeResults: async () => ({ bytes: 1, sha256: String(clock()) }),
     writeManifest: (id: BatchId, manifest: Parameters<typeof writeManifest>[2]) => writeManifest(bucket, id, manifest),
-    noteFinished: () => ledger.finishBatch(ACCOUNT, batch, clock()),
+    noteFinished: ({ openings }: BatchStanding) => ledger.finishBatch(ACCOUNT, batch, clock(), openings),
     clock,
   };
   await finishBatch({ account: ACCOUNT, batch }, deps, new AbortController().signal);

@@ -6,7 +6,7 @@ import { writeResults } from "../../src/batches/write-results.ts";
 import { writeManifest, writeReceipt } from "../../src/bucket/records.ts";
 import { type AttemptRef, itemId, OBJECT_KEYS } from "../../src/core/naming.ts";
 import { buildReceipt, type Ending, type ResultLine } from "../../src/core/receipt.ts";
-import { DAY, HOUR, MINUTE } from "../../src/core/time.ts";
+import { DAY, HOUR, MINUTE, SECOND } from "../../src/core/time.ts";
 import type { BatchErrand } from "../../src/queues/queues.ts";
 import { type FinishDeps, finishBatch } from "../../workers/finish-batch.ts";
 import { everyCrash } from "../support/crash.ts";
@@ -59,7 +59,7 @@ function depsOf({ line }: World): FinishDeps {
     standing: ({ account, batch }) => ledger.standing(account, batch),
     writeResults: (standing, signal) => writeResults({ bucket, ledger }, standing, signal),
     writeManifest: (batch, manifest) => writeManifest(bucket, batch, manifest),
-    noteFinished: ({ account, batch }, nowMs) => ledger.finishBatch(account, batch, nowMs),
+    noteFinished: ({ batch: { account, id }, openings }, nowMs) => ledger.finishBatch(account, id, nowMs, openings),
     clock,
   };
 }
@@ -133,6 +133,55 @@ test("a batch with an item that hasn't ended is left alone, and its results can 
   expect(await run(world)).toEqual({ kind: "done" });
   expect(await manifestOf(world)).toBeNull();
   expect(await reportBatch(line.ledger, ref.batch)).toMatchObject({ state: "running", unclear: 1, finished_at: null });
+});
+
+describe("a batch of which an item is opened again while its results are written", () => {
+  /** A person redrives item 1 at that moment. */
+  async function finishWhileRedriven(world: World) {
+    const { line, errand } = world;
+    const deps = depsOf(world);
+    const writeResults: FinishDeps["writeResults"] = async (standing, aborted) => {
+      const written = await deps.writeResults(standing, aborted);
+      line.clock.forward(MINUTE);
+      await line.ledger.redrive({ id: errand.batch, account: ACCOUNT }, [{ index: 1, ended: 1 }], line.clock());
+      return written;
+    };
+    return run(world, { ...deps, writeResults });
+  }
+
+  test("isn't finished: it is fed on, and has its end when that item has", async ({ line }) => {
+    const world = await openWorld(line);
+    const { batch } = world.errand;
+    expect(await finishWhileRedriven(world)).toEqual({ kind: "snooze", untilMs: NOON + MINUTE + SECOND });
+    expect(await reportBatch(line.ledger, batch)).toMatchObject({ state: "running", waiting: 1, finished_at: null });
+    expect(await line.ledger.unfedBatches(ACCOUNT, 10)).toEqual([batch]);
+    expect(await line.ledger.unfinishedBatches(ACCOUNT, 10)).toEqual([batch]);
+    expect(await manifestOf(world), "older than the redrive").toMatchObject({
+      finished_at: "2026-11-20T12:00:00.000Z",
+    });
+    expect(await run(world)).toEqual({ kind: "done" });
+
+    await endItem(line, { account: ACCOUNT, batch, index: 1, attempt: 2 }, ENDS[0] as Ending);
+    await run(world);
+    expect(await manifestOf(world)).toMatchObject({ saved: 3, failed: 0, finished_at: "2026-11-20T12:01:00.000Z" });
+    expect(await reportBatch(line.ledger, batch)).toMatchObject({ state: "finished", saved: 3 });
+  });
+
+  test("and ends at once as it had ended, is finished with the results of its last attempt", async ({ line }) => {
+    const world = await openWorld(line);
+    const deps = depsOf(world);
+    const ref: AttemptRef = { account: ACCOUNT, batch: world.errand.batch, index: 1, attempt: 2 };
+    const writeManifest: FinishDeps["writeManifest"] = async (batch, manifest) => {
+      await line.ledger.redrive({ id: batch, account: ACCOUNT }, [{ index: 1, ended: 1 }], NOON);
+      await endItem(line, ref, ENDS[1] as Ending);
+      return deps.writeManifest(batch, manifest);
+    };
+    expect(await run(world, { ...deps, writeManifest })).toMatchObject({ kind: "snooze" });
+    expect(await run(world)).toEqual({ kind: "done" });
+    const [, second = ""] = await linesOf(line.bucket, OBJECT_KEYS.results(ref.batch));
+    expect((JSON.parse(second) as ResultLine).attempts.map(({ attempt }) => attempt)).toEqual([2]);
+    expect(await reportBatch(line.ledger, ref.batch)).toMatchObject({ state: "finished" });
+  });
 });
 
 test("a batch that nobody knows is no trouble", async ({ line }) => {
