@@ -82,9 +82,10 @@ export async function resolveByList(deps: ResolveDeps, signal: AbortSignal): Pro
 
   const sweep = await readList(open, deps, signal);
   if (sweep === null) return;
-  // Read after the list: a request that was answered meanwhile has its prediction bound by now.
-  const unclear = await withRows(await deps.intents(deps.account, "unclear", MAX_INTENTS), sweep.offsetMs, deps);
+  // Read after the list: a request that was answered meanwhile has its prediction bound by now. And those on their way first:
+  // one that becomes unclear in between is seen twice, and never not at all.
   const unanswered = await withRows(await deps.intents(deps.account, "claimed", MAX_INTENTS), sweep.offsetMs, deps);
+  const unclear = await withRows(await deps.intents(deps.account, "unclear", MAX_INTENTS), sweep.offsetMs, deps);
   const bound = await deps.boundAmong(
     deps.account,
     sweep.listed.map(({ id }) => id),
@@ -107,6 +108,7 @@ export async function resolveByList(deps: ResolveDeps, signal: AbortSignal): Pro
 }
 
 type Sweep = {
+  /** But for those that an attempt held when their page was read. */
   readonly listed: readonly ListedPrediction[];
   /** Whether every page of the span was read. */
   readonly complete: boolean;
@@ -142,8 +144,11 @@ async function readList(open: readonly OpenIntent[], deps: ResolveDeps, signal: 
         }
         offsetMs = serverMs - startedAtMs;
       }
+      // Nearly all are held, and stay so: what a span shows, inputs and all, may be more than memory holds.
+      const ids = answer.predictions.map(({ id }) => id);
+      const held = await deps.boundAmong(deps.account, ids, clock());
       for (const { id, createdAt } of answer.predictions) {
-        listed.push({ id, input: answer.inputs.get(id), createdAtMs: Date.parse(createdAt ?? "") });
+        if (!held.has(id)) listed.push({ id, input: answer.inputs.get(id), createdAtMs: Date.parse(createdAt ?? "") });
       }
       next = answer.next;
       if (next === undefined) return { listed, complete: true, readAtMs: startedAtMs + offsetMs, offsetMs };

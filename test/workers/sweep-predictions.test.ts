@@ -249,6 +249,24 @@ describe("an unclear item", () => {
     expect(await stateOf(world, 0)).toBe("unclear");
   });
 
+  test("waits for its twin's request also where that becomes unclear while intents are read", async ({ line }) => {
+    const world = await open(line);
+    await makeUnclear(world, 0);
+    await sendUnanswered(world, 3);
+    world.shown.push({ id: "whose", input: { prompt: "fox" }, atMs: NOON + SECOND });
+    line.clock.forward(CLEAN_MS);
+    let reads = 0;
+    const intents: SweepDeps["intents"] = async (...args) => {
+      const found = await line.ledger.intents(...args);
+      // Once before the list is read; then between the two that are read after it.
+      if (++reads === 2) await line.ledger.move(ref(world, 3), "doubt", { nowMs: line.clock(), nonce: "nonce-3" });
+      return found;
+    };
+    await sweep(world, { intents });
+    expect(reads).toBe(3);
+    expect([await stateOf(world, 0), await stateOf(world, 3)]).toEqual(["unclear", "unclear"]);
+  });
+
   test("isn't sent again because of a sweep that was read for an earlier intent", async ({ line }) => {
     const world = await open(line);
     await makeUnclear(world, 1);
@@ -277,6 +295,27 @@ describe("a sweep", () => {
     await sweep(world);
     expect(world.asked).toHaveLength(3);
     expect(await stateOf(world, 2)).toBe("running");
+    expect(await stateOf(world, 1)).toBe("waiting");
+  });
+
+  test("keeps nothing in mind of what attempts hold, however much a span shows", async ({ line }) => {
+    const world = await open(line);
+    await makeUnclear(world, 1);
+    for (const [index, id] of ["p0", "p2", "p3"].entries()) {
+      const of = { ...ref(world, 0), index: index === 0 ? 0 : index + 1 };
+      await line.ledger.move(of, "claim", { nowMs: NOON, nonce: id });
+      await line.ledger.move(of, "bind", { nowMs: NOON, nonce: id, predictionId: predictionId(id) });
+      world.shown.push({ id, input: { prompt: "x".repeat(1_000) }, atMs: NOON + index });
+    }
+    world.shown.push({ id: "other", input: { prompt: "a horse" }, atMs: NOON + SECOND });
+    line.clock.forward(CLEAN_MS);
+    const looked: number[] = [];
+    const boundAmong: SweepDeps["boundAmong"] = (account, ids, nowMs) => {
+      looked.push(ids.length);
+      return line.ledger.boundAmong(account, ids, nowMs);
+    };
+    await sweep(world, { boundAmong });
+    expect(looked, "two pages, and what was left of them").toEqual([2, 2, 1]);
     expect(await stateOf(world, 1)).toBe("waiting");
   });
 
