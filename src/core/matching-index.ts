@@ -24,6 +24,8 @@ type Shape<Thing> = {
   readonly parts: readonly Part[];
   readonly things: { readonly thing: Thing; readonly scalars: ReadonlyMap<Path, Scalar> }[];
   readonly all: Thing[];
+  /** Those of its numbers that things are sorted by. */
+  numbers?: ReadonlySet<Path>;
   /** By some of its parts, as they were asked for. */
   readonly sorted: Map<string, ReadonlyMap<string, readonly Thing[]>>;
 };
@@ -105,9 +107,11 @@ function find<Thing>(
   shown: ReadonlyMap<Path, Scalar>,
 ): readonly (readonly Thing[])[] {
   if (parts.length === 0) return [shape.all];
-  const sorted = sortedBy(shape, parts);
+  const numbers = (shape.numbers ??= sortingNumbers(shape));
+  const sorting = parts.filter(({ path, kind }) => kind !== "number" || numbers.has(path));
+  const sorted = sortedBy(shape, sorting);
   let keys = [""];
-  for (const { path, kind } of parts) {
+  for (const { path, kind } of sorting) {
     const marks = marksOf(kind, shown.get(path) as Scalar);
     keys = keys.flatMap((key) => marks.map((mark) => join(key, mark)));
   }
@@ -115,6 +119,17 @@ function find<Thing>(
     const found = sorted.get(key);
     return found === undefined ? [] : [found];
   });
+}
+
+/** Each number may have come over an edge, and doubles the keys to look under: of a vector of hundreds, those that tell most. */
+const MOST_NUMBERS = 8;
+
+function sortingNumbers<Thing>({ parts, things }: Shape<Thing>): ReadonlySet<Path> {
+  const paths = parts.filter(({ kind }) => kind === "number").map(({ path }) => path);
+  if (paths.length <= MOST_NUMBERS) return new Set(paths);
+  const values = new Map(paths.map((path) => [path, new Set(things.map(({ scalars }) => scalars.get(path))).size]));
+  const mostFirst = paths.toSorted((a, b) => (values.get(b) ?? 0) - (values.get(a) ?? 0));
+  return new Set(mostFirst.slice(0, MOST_NUMBERS));
 }
 
 function sortedBy<Thing>(shape: Shape<Thing>, parts: readonly Part[]): ReadonlyMap<string, readonly Thing[]> {
