@@ -4,7 +4,8 @@
  * The queue is ordered by expiry, nearest first, since the provider deletes the files an hour after it made them.
  * Trouble on the way is tried again until the expiry, a body that isn't right as well: it is paid for. Where a file is
  * refused (401, 403, 404, 410), the prediction is read again: the file is gone if the provider says that it has removed the
- * data, if the expiry has passed, or if that comes three times over two minutes.
+ * data, if the expiry has passed, or if that comes three times over two minutes. The queue's expiry is counted from the
+ * prediction's creation, to be on the safe side; to give a file up, it is counted from when the prediction ended.
  *
  * What can't be had fails the item, with all its other files kept: what isn't whole is never called saved. The files of a
  * prediction that failed or was canceled are kept as well, where it left any; there, one that can't be had changes nothing.
@@ -68,7 +69,8 @@ export async function copyOutputs(errand: CopyErrand, deps: CopyDeps, signal: Ab
 
   const ending = await deps.readEnding(errand, item.fields.ending);
   const before = readProgress(item.fields.progress);
-  const run = await copyFiles(errand, ending, before, deps, signal);
+  const lasting: CopyErrand = { ...errand, expiresAtMs: errand.expiresAtMs + ranForMs(ending) };
+  const run = await copyFiles(lasting, ending, before, deps, signal);
   if (run.stoppedBy !== null) {
     const known = new Map([...before.copied, ...run.copied].map((file) => [file.from, file]));
     if (known.size > before.copied.length) {
@@ -76,8 +78,8 @@ export async function copyOutputs(errand: CopyErrand, deps: CopyDeps, signal: Ab
     }
     throw run.stoppedBy.error;
   }
-  const judged = await judgeRefused(errand, prediction, run, before, deps, signal);
-  if (judged.kind === "again") return tryAgain(errand, before, judged, deps);
+  const judged = await judgeRefused(lasting, prediction, run, before, deps, signal);
+  if (judged.kind === "again") return tryAgain(lasting, before, judged, deps);
 
   const moved = await deps.move(errand, "finishCopy", {
     nowMs: deps.clock(),
@@ -85,6 +87,12 @@ export async function copyOutputs(errand: CopyErrand, deps: CopyDeps, signal: Ab
   });
   if (moved.answer !== "lost") await deps.enqueueRecord(errand, prediction);
   return DONE;
+}
+
+/** From its creation to its end, in the provider's words: no file of it was there before. 0: it doesn't say. */
+function ranForMs({ answer }: Ending): number {
+  const ms = Date.parse(answer?.completedAt ?? "") - Date.parse(answer?.createdAt ?? "");
+  return ms > 0 ? ms : 0;
 }
 
 type Failed = { readonly file: OutputFile; readonly error: DownloadError };

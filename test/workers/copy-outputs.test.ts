@@ -64,7 +64,12 @@ type World = {
 };
 
 /** An item whose prediction succeeded with this output, or ended as `status` says. */
-async function openWorld(line: Line, output: unknown, status: Answer["status"] = "succeeded"): Promise<World> {
+async function openWorld(
+  line: Line,
+  output: unknown,
+  status: Answer["status"] = "succeeded",
+  times: Partial<Pick<Answer, "createdAt" | "completedAt">> = {},
+): Promise<World> {
   await line.clear();
   asked = [];
   const batch = await line.submit([{ prompt: "a" }]);
@@ -72,7 +77,7 @@ async function openWorld(line: Line, output: unknown, status: Answer["status"] =
   await line.ledger.advance(ACCOUNT, batch, { before: 0, after: 1 }, [ref], NOON);
   await line.ledger.move(ref, "claim", { nowMs: NOON, nonce: "n" });
   await line.ledger.move(ref, "bind", { nowMs: NOON, predictionId: predictionId("p1") });
-  const answer = answerOf(predictionOf("p1", { status, output }));
+  const answer = answerOf(predictionOf("p1", { status, output, ...times }));
   const end = status === "succeeded" ? "saved" : status === "failed" ? "failed" : "canceled";
   const ending = await keepEnding(line.bucket, ref, {
     end,
@@ -275,6 +280,24 @@ describe("the files of an output", () => {
       expect(await run(world)).toEqual({ kind: "done" });
       expect((await stand(world)).ending).toMatchObject({ end: "failed" });
       expect(new Set(asked), "what is copied isn't asked for again").toEqual(new Set([path]));
+    },
+  );
+
+  test.for(["/busy.png", "/cut.png", "/page.png", "/returns.png"])(
+    "of a prediction that ended an hour and more after its creation aren't given up at the first stumble (%s)",
+    async (path, { line }) => {
+      const world = await openWorld(line, urls(path), "succeeded", {
+        createdAt: new Date(NOON).toISOString(),
+        completedAt: new Date(NOON + 75 * MINUTE).toISOString(),
+      });
+      returns = 1;
+      line.clock.forward(75 * MINUTE);
+      const again = await run(world).catch((error: unknown) => error);
+      if (again instanceof DownloadError) expect(again.kind).not.toBe("gone");
+      else expect(again).toEqual({ kind: "snooze", untilMs: NOON + 76 * MINUTE });
+      expect(await stand(world)).toMatchObject({ state: "copying", records: [] });
+      line.clock.forward(70 * MINUTE + 1);
+      expect(await run(world)).toEqual({ kind: "done" });
     },
   );
 
