@@ -4,6 +4,9 @@
  * Locks last 10 s and are scanned for every 2 s, so what a killed worker held goes on within 15 s: the two add up, and
  * a scan that comes a moment before the last one's key has expired is left out, so it counts twice. A stalled job is simply run again, however often: the item's byte bounds the
  * harm, not the count.
+ *
+ * What failed and was then snoozed begins to count its tries anew: an errand that never ends would use them up by the
+ * troubles of weeks, and pause longest after the newest of them.
  */
 
 import assert from "node:assert/strict";
@@ -14,6 +17,9 @@ import type { StageOutcome } from "../core/outcome.ts";
 import { backoffMs } from "../core/retrying.ts";
 import { SECOND } from "../core/time.ts";
 import type { QueueSpec } from "./queues.ts";
+
+/** BullMQ keeps each try's stack with the job, and the keeper gives a failed job its tries again and again. */
+const KEPT_STACKS = 3;
 
 export type Consumer = {
   readonly name: string;
@@ -37,6 +43,7 @@ export function consume<Payload>(
     // BullMQ counts the declared parameters and hands over a signal only if there are three.
     async (job, token, signal) => {
       assert.ok(signal, "BullMQ passed no abort signal");
+      job.opts.stackTraceLimit = KEPT_STACKS; // read when the job is moved
       const outcome = await stage(readJob(spec, job), signal);
       switch (outcome.kind) {
         case "done":
@@ -45,6 +52,8 @@ export function consume<Payload>(
           job.opts.removeOnComplete = true; // read when the job is moved, which comes next
           return undefined;
         case "snooze":
+          // As BullMQ's own retry does. Unlike a write, it leaves nothing where the job is gone.
+          if (job.attemptsMade > 0) await redis.hdel(queue.toKey(job.id ?? ""), "atm");
           await job.moveToDelayed(outcome.untilMs, token);
           throw new DelayedError();
         case "rate-limit": // ignored by BullMQ unless a limit is set, which setRate does

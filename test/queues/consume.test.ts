@@ -167,6 +167,36 @@ describe("a thrown error", () => {
   });
 });
 
+test("tries that failed before a snooze aren't counted any more: what never ends never uses them up", async ({
+  line,
+}) => {
+  const { add, queue, ran, job } = start(
+    line,
+    async () => {
+      if (ran.length % 2 === 1) throw new Error("a bad moment");
+      return ran.length < 8 ? { kind: "snooze", untilMs: Date.now() } : { kind: "done" };
+    },
+    { attempts: 2 },
+  );
+  const id = await add("a");
+  expect((await job(id, "completed")).attemptsMade).toBe(2);
+  expect(ran).toHaveLength(8);
+  const pauses = ran.slice(1).map(({ atMs }, n) => atMs - (ran[n]?.atMs ?? 0));
+  expect(Math.max(...pauses), "each as after a first failure").toBeLessThan(900);
+  expect(await queue.getJobCounts("failed", "delayed")).toEqual({ failed: 0, delayed: 0 });
+});
+
+test("a job that fails for ever keeps its last stacks alone", async ({ line }) => {
+  const { add, queue, job } = start(line, () => Promise.reject(new Error("always")));
+  const id = await add("a");
+  for (let times = 1; times <= 6; times++) {
+    const failed = await job(id, "failed");
+    expect(failed.stacktrace).toHaveLength(Math.min(times, 3));
+    await failed.retry("failed", { resetAttemptsMade: true });
+    await expect.poll(async () => (await queue.getJob(id))?.finishedOn ?? 0).toBeGreaterThan(failed.finishedOn ?? 0);
+  }
+});
+
 test("a job that can't be read fails with the reason, and the worker goes on", async ({ line }) => {
   const { add, job, ran } = start(line, async () => ({ kind: "done" }), { attempts: 5 });
   for (const data of [{ an: "object" }, null, 7]) {
