@@ -8,14 +8,14 @@
  * If this process dies:
  *   after the receipt     the next run adopts the receipt that it finds.
  *   after the end         the next run finds the item ended, reads the receipt and carries on: the answer may be
- *                         given twice (its job has the item's id), the totals are not added twice. A client's
+ *                         given twice (its job has the attempt's id), the totals are not added twice. A client's
  *                         webhook may be called twice, with one id.
  *   after the answer      the same.
  */
 
 import { failureGroup } from "../src/core/failing.ts";
 import { END_STEPS, type ItemByte, isEnd } from "../src/core/item.ts";
-import { type AttemptRef, errandId, itemId } from "../src/core/naming.ts";
+import { type AttemptRef, errandId, replyJobId } from "../src/core/naming.ts";
 import { DONE, NOTHING, type StageOutcome } from "../src/core/outcome.ts";
 import { WEBHOOK_EVENTS } from "../src/core/prediction.ts";
 import {
@@ -67,8 +67,7 @@ export async function recordMetrics(ref: RecordErrand, deps: RecordDeps): Promis
   if (ended.answer === "retried") return DONE;
   if (ended.answer === "lost") return NOTHING;
 
-  if (receipt.reply_to !== null)
-    await deps.reply(receipt.reply_to, itemId(ref.batch, ref.index), resultLineOf(receipt));
+  if (receipt.reply_to !== null) await deps.reply(receipt.reply_to, replyJobId(ref), resultLineOf(receipt));
   if (receipt.webhook_events.some((event) => event !== "start")) await deps.enqueueNotify(ref, "end");
   if (ended.left === 0) await deps.enqueueFinish(ref);
   return DONE;

@@ -9,7 +9,7 @@
 import type { Bucket } from "../bucket/bucket.ts";
 import type { StoredRow } from "../bucket/input-parts.ts";
 import { readEarlierAttempts, writeReceipt } from "../bucket/records.ts";
-import { type AttemptRef, itemId } from "../core/naming.ts";
+import { type AttemptRef, replyJobId } from "../core/naming.ts";
 import { buildReceipt, resultLineOf } from "../core/receipt.ts";
 import type { Ledger, MoveAnswer } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
@@ -56,7 +56,7 @@ export async function withdrawItem(
   // It had ended before, for another reason; whoever ended it tells.
   if (receipt.error !== error) return moved;
   if (receipt.reply_to !== null) {
-    await queues.reply(receipt.reply_to, itemId(ref.batch, ref.index), resultLineOf(receipt));
+    await queues.reply(receipt.reply_to, replyJobId(ref), resultLineOf(receipt));
   }
   if (webhookEvents.some((event) => event !== "start")) await queues.notify(ref, "end");
   if (moved.left === 0) await queues.finish(ref.account, ref.batch);

@@ -131,6 +131,14 @@ export function parseNotifyJobId(text: string): (Omit<AttemptRef, "account"> & {
   return ref === null ? null : { ...ref, event: event as NotifyEvent };
 }
 
+/**
+ * The id of the job that answers a producer, in the producer's own queue: the item's, and from the second attempt on the
+ * attempt's as well. A queue keeps its jobs unless told otherwise, and one that is there would swallow the next answer.
+ */
+export function replyJobId({ batch, index, attempt }: Omit<AttemptRef, "account">): string {
+  return attempt === 1 ? itemId(batch, index) : `${itemId(batch, index)}-${attempt}`;
+}
+
 /** What a receiver knows a call by: the same however often it is made. */
 export function webhookCallId({ batch, index, attempt }: Omit<AttemptRef, "account">, event: NotifyEvent): string {
   return `msg_${itemId(batch, index)}_${attempt}_${event}`;

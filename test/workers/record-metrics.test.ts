@@ -286,6 +286,22 @@ describe("killed after any effect and run again twice,", () => {
   });
 });
 
+test("a producer hears of an item's later attempt, too, whatever of the first answer still stands in its queue", async ({
+  line,
+}) => {
+  const world = await openWorld(line, FAILED);
+  await run(world);
+  const ref = { ...world.ref, attempt: 2 };
+  await line.ledger.redrive({ id: ref.batch, account: ACCOUNT }, [{ index: 0, ended: 1 }], NOON);
+  await line.ledger.move(ref, "claim", { nowMs: NOON, nonce: "n", set: { reply_to: REPLIES } });
+  const ending = await keepEnding(line.bucket, ref, { ...FAILED, error: "another reason" });
+  await line.ledger.move(ref, "refuse", { nowMs: NOON, set: { ending } });
+  await run({ line, ref });
+  await run({ line, ref });
+  const replies = await line.jobs(REPLIES);
+  expect(replies.map(({ data }) => (data as ResultLine).error)).toEqual(["NSFW", "another reason"]);
+});
+
 describe("what the provider itself failed", () => {
   const INTERRUPTED = "Prediction interrupted; please retry (code: PA)";
   const RETRYING = { replyTo: REPLIES, webhookEvents: "completed" };
