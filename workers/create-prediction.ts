@@ -173,6 +173,7 @@ async function bindPatiently(
   predictionId: PredictionId,
   deps: CreateDeps,
 ): Promise<MoveAnswer | null> {
+  const bought = { item: errandId(ref), prediction: predictionId };
   for (let tried = 1; ; tried++) {
     try {
       const known = { nowMs: deps.clock(), predictionId };
@@ -181,10 +182,13 @@ async function bindPatiently(
       if (bound.answer === "lost") bound = await deps.move(ref, "adopt", { ...known, set: claimFields(row) });
       if (bound.answer !== "lost" || (await isSurely(ref, deps))) return bound;
     } catch (err) {
-      if (tried === BIND_TRIES) throw err;
+      if (tried === BIND_TRIES) {
+        deps.warn({ ...bought, err }, "a bought prediction couldn't be bound to its item");
+        throw err;
+      }
     }
     if (tried === BIND_TRIES) {
-      deps.warn({ item: errandId(ref), prediction: predictionId }, "a bought prediction's item isn't known here yet");
+      deps.warn(bought, "a bought prediction's item isn't known here yet");
       return null;
     }
     await deps.pause(SECOND);

@@ -328,6 +328,18 @@ describe("one create", () => {
     expect((await line.ledger.standing(ACCOUNT, world.batch))?.duplicates).toBe(0);
   });
 
+  test("tells the prediction that Redis won't take to the last, before its errand fails", async ({ line }) => {
+    const world = await openWorld(line, answerNumber);
+    const told: unknown[] = [];
+    const move: CreateDeps["move"] = async (ref, step, options) => {
+      if (step === "bind") throw new Error("NOBATCH");
+      return line.ledger.move(ref, step, options);
+    };
+    const deps = { ...depsOf(world), move, warn: (fields: unknown) => told.push(fields) };
+    await expect(run(world, deps)).rejects.toThrow("NOBATCH");
+    expect(told).toEqual([{ item: errandId(world.errand), prediction: "p0", err: expect.any(Error) }]);
+  });
+
   test("is unclear where its twin got the prediction that its own answer names", async ({ line }) => {
     const world = await openWorld(line, answerNumber);
     const twin = { ...world.errand, index: 1 };
