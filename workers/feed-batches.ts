@@ -138,6 +138,7 @@ async function feedRound(account: AccountName, room: number, deps: FeedDeps): Pr
   let fed = 0;
   for (const [standing, share] of shareRoom(room, hungry, Math.floor(deps.clock() / PAUSE_MS))) {
     if (share > 0) fed += await feedBatch(standing, Math.min(share, MAX_ROWS), deps);
+    else if (standing.batch.items === standing.cursor && standing.returned === 0) await forget(standing, deps);
   }
   return fed;
 }
@@ -159,6 +160,11 @@ async function feedBatch(standing: BatchStanding, share: number, deps: FeedDeps)
   await deps.enqueueCreates(errands, kind);
   const after = before + places.length;
   return (await deps.advance(account, batch, { before, after }, errands, deps.clock())) ? errands.length : 0;
+}
+
+/** Its last rows went another way than through the feed: it isn't to be fed, and takes no other batch's turn. */
+async function forget({ batch: { id, account }, cursor }: BatchStanding, deps: FeedDeps): Promise<void> {
+  await deps.advance(account, id, { before: cursor, after: cursor }, [], deps.clock());
 }
 
 /** Answers below which row all are noted now. More singles may come: their window is a full one. */

@@ -137,6 +137,19 @@ test("feeding slows where saving falls behind, and stops while the bucket is dow
   expect((await fed(line)).get(batch)).toHaveLength(50);
 });
 
+test("a batch whose last rows went another way takes no turn any more", async ({ line }) => {
+  await line.clear();
+  const batch = await line.submit(inputs(1));
+  await run(line);
+  const ref: AttemptRef = { account: ACCOUNT, batch, index: 0, attempt: 1 };
+  await line.ledger.move(ref, "claim", { nowMs: NOON, nonce: "n" });
+  for (const step of ["refuse", "fail"] as const) await line.ledger.move(ref, step, { nowMs: NOON });
+  const carry = { prediction: predictionId("p"), set: {} };
+  await line.ledger.redrive({ id: batch, account: ACCOUNT }, [{ index: 0, ended: 1, carry }], NOON);
+  await run(line);
+  expect(await line.ledger.unfedBatches(ACCOUNT, 10)).toEqual([]);
+});
+
 test("rows that were handed back are given out again, before fresh ones", async ({ line }) => {
   await line.clear();
   const batch = await line.submit(inputs(30));
