@@ -92,10 +92,13 @@ function readInfo(text: string): ReadonlyMap<string, string> {
   );
 }
 
-/** A URL as it may be shown: without the password. */
+/** A URL as it may be shown: without the password, which the client also takes from the query. */
 export function withoutSecrets(url: string): string {
   if (!URL.canParse(url)) return "the given address";
   const shown = new URL(url);
   if (shown.password !== "") shown.password = "***";
+  for (const name of new Set(shown.searchParams.keys())) {
+    if (/password/i.test(name)) shown.searchParams.set(name, "***");
+  }
   return shown.href;
 }

@@ -29,4 +29,5 @@ test("a Redis that nobody answers at, and a password, are told in one line witho
   expect(String(refused)).toMatch(/no Redis answers at redis:\/\/me:\*\*\*@127\.0\.0\.1:1/);
   expect(String(refused)).not.toContain("secret");
   expect(withoutSecrets("nonsense")).toBe("the given address");
+  expect(withoutSecrets("redis://host:6379/2?password=secret&db=1")).toBe("redis://host:6379/2?password=***&db=1");
 });
