@@ -2,6 +2,7 @@
 
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
+import { LRUCache } from "lru-cache";
 import type { Logger } from "pino";
 import { openAdmission } from "../src/batches/admit-single.ts";
 import { bookDuplicate } from "../src/batches/book-duplicate.ts";
@@ -17,7 +18,7 @@ import { keepEnding } from "../src/bucket/endings.ts";
 import { readRow } from "../src/bucket/input-parts.ts";
 import { noteWindow } from "../src/bucket/window-notes.ts";
 import { windowRows } from "../src/core/feeding.ts";
-import { webhookPath } from "../src/core/naming.ts";
+import { type BatchId, webhookPath } from "../src/core/naming.ts";
 import { DEFAULT_POLL_POLICY } from "../src/core/polling.ts";
 import { isCallable } from "../src/core/telling.ts";
 import { MINUTE } from "../src/core/time.ts";
@@ -37,6 +38,7 @@ import { throughGate } from "./through-gate.ts";
 const SEND_OFFSET_MS = 40;
 
 const NOTE_TOLD_EVERY_MS = 2 * MINUTE;
+const WARN_OF_BATCH_EVERY_MS = MINUTE;
 
 export function admit(services: Services, log: Logger): Consumer {
   const { bucket, ledger, queues, accounts } = services;
@@ -53,6 +55,7 @@ export function admit(services: Services, log: Logger): Consumer {
 export function feed(services: Services, log: Logger): Consumer {
   const { bucket, ledger, queues, accounts } = services;
   const known = new Map(accounts.map((account) => [account.name, account]));
+  const warnedOf = new LRUCache<BatchId, true>({ max: 1_000, ttl: WARN_OF_BATCH_EVERY_MS });
   const deps: Omit<FeedDeps, "createsPerMinute" | "windowRows" | "reopen" | "savingFacts"> = {
     pausedReason: ledger.pausedReason,
     createBacklog: queues.createBacklog,
@@ -72,6 +75,11 @@ export function feed(services: Services, log: Logger): Consumer {
     walkCancel: ledger.walkCancel,
     wakeFollow: queues.wakeFollow,
     enqueueFinish: queues.finish,
+    warnOfBatch(batch, err) {
+      if (warnedOf.has(batch)) return;
+      warnedOf.set(batch, true);
+      log.warn({ batch, err }, `batch ${batch} can't be fed; others are, and it is tried again`);
+    },
     clock: Date.now,
   };
   return consume(

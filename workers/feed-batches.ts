@@ -12,6 +12,8 @@
  * It also tells the items of a canceled batch, a stretch at a time: what waits ends unbought and without a receipt, what
  * runs is woken, so that its next poll cancels it at the provider.
  *
+ * A batch that can't be fed, as one whose input is gone from the bucket, keeps no other waiting.
+ *
  * If this process dies:
  *   within a cancel                the same stretch is walked again, which changes nothing, and its running items are woken.
  *   before the errands are added   nothing has happened, but for a note that is written again.
@@ -78,6 +80,8 @@ export type FeedDeps = {
   ) => Promise<CancelWalk>;
   readonly wakeFollow: (ref: AttemptRef) => Promise<unknown>;
   readonly enqueueFinish: (account: AccountName, batch: BatchId) => Promise<void>;
+  /** It couldn't be fed: told at every feed. */
+  readonly warnOfBatch: (batch: BatchId, error: unknown) => void;
   readonly clock: () => number;
 };
 
@@ -137,10 +141,19 @@ async function feedRound(account: AccountName, room: number, deps: FeedDeps): Pr
 
   let fed = 0;
   for (const [standing, share] of shareRoom(room, hungry, Math.floor(deps.clock() / PAUSE_MS))) {
-    if (share > 0) fed += await feedBatch(standing, Math.min(share, MAX_ROWS), deps);
+    if (share > 0) fed += await feedOrWarn(standing, Math.min(share, MAX_ROWS), deps);
     else if (standing.batch.items === standing.cursor && standing.returned === 0) await forget(standing, deps);
   }
   return fed;
+}
+
+async function feedOrWarn(standing: BatchStanding, share: number, deps: FeedDeps): Promise<number> {
+  try {
+    return await feedBatch(standing, share, deps);
+  } catch (error) {
+    deps.warnOfBatch(standing.batch.id, error);
+    return 0;
+  }
 }
 
 async function feedBatch(standing: BatchStanding, share: number, deps: FeedDeps): Promise<number> {

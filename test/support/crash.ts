@@ -26,6 +26,7 @@ const HARMLESS: ReadonlySet<PropertyKey> = new Set([
   "random",
   "nonce",
   "warn",
+  "warnOfBatch",
   "countPoll",
   "urlOf",
   "webhookFor",

@@ -40,6 +40,9 @@ export function feedEffects({ bucket, ledger, queues, clock }: Line, createsPerM
     walkCancel: ledger.walkCancel,
     wakeFollow: queues.wakeFollow,
     enqueueFinish: queues.finish,
+    warnOfBatch(_batch, error) {
+      throw error;
+    },
     clock,
   };
 }

@@ -102,6 +102,25 @@ test("batches take fair turns, so that a small one isn't stuck behind a large on
   expect(queue.get(large)).toHaveLength(DEPTH - 4);
 });
 
+test("a batch that can't be fed keeps no other waiting", async ({ line }) => {
+  await line.clear();
+  const broken = await line.submit(inputs(9), "broken");
+  const whole = await line.submit(inputs(9), "whole");
+  const deps = depsOf(line);
+  const told: unknown[] = [];
+  const placeRows: FeedDeps["placeRows"] = async (account, batch, ...rows) => {
+    if (batch === broken) throw new Error("its input is gone");
+    return deps.placeRows(account, batch, ...rows);
+  };
+  const warnOfBatch = (batch: BatchId, error: unknown) => told.push([batch, String(error)]);
+  for (let times = 0; times < 2; times++) {
+    expect(await run(line, { ...deps, placeRows, warnOfBatch })).toMatchObject({ kind: "snooze" });
+    line.clock.forward(SECOND);
+  }
+  expect(await fed(line)).toEqual(new Map([[whole, [0, 1, 2, 3, 4, 5, 6, 7, 8]]]));
+  expect(told).toContainEqual([broken, "Error: its input is gone"]);
+});
+
 test("nothing is fed while the account is paused, or while saving lags behind", async ({ line }) => {
   await line.clear();
   await line.submit(inputs(3));
