@@ -261,6 +261,8 @@ async function settle(intent: Intent, error: ProviderError, deps: CreateDeps): P
 
 /** Somebody has been here: an earlier run of this errand that died, or another worker. Carry on from where it stands. */
 async function takeUp(ref: AttemptRef, stands: MoveAnswer, row: StoredRow, deps: CreateDeps): Promise<StageOutcome> {
+  // What stands there may be a later attempt's, which has errands of its own.
+  if (stands.answer === "lost" && (await deps.readItem(ref)).attempt !== ref.attempt) return DONE;
   const nowMs = deps.clock();
   if (stands.state === "claimed") {
     await deps.move(ref, "doubt", { nowMs });

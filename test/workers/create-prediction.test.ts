@@ -234,6 +234,18 @@ describe("one create", () => {
     expect(await stateOf(world)).toBe("unclear");
   });
 
+  test("that comes when a later attempt runs leaves that to its own errands", async ({ line }) => {
+    const world = await openWorld(line, answerNumber);
+    const { move, redrive } = line.ledger;
+    await move(world.errand, "claim", { nowMs: NOON, nonce: "n" });
+    for (const step of ["refuse", "fail"] as const) await move(world.errand, step, { nowMs: NOON });
+    const carry = { prediction: predictionId("later"), set: {} };
+    await redrive({ id: world.batch, account: ACCOUNT }, [{ index: 0, ended: 1, carry }], NOON);
+    expect(await run(world)).toEqual({ kind: "done" });
+    expect(world.provider.books).toEqual([]);
+    expect(await follows(world), "nobody polls it twice").toEqual([]);
+  });
+
   test("binds its answer even if another run called the item unclear meanwhile", async ({ line }) => {
     const world = await openWorld(line, answerNumber);
     const deps = depsOf(world);
