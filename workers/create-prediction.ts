@@ -158,7 +158,7 @@ async function follow(
     return DONE;
   }
   if (bound.answer === "lost") {
-    await deps.bookDuplicate(ref, prediction.id);
+    await bookPatiently(ref, prediction.id, deps);
     return DONE;
   }
   return putOnItsWay(ref, prediction, row, deps);
@@ -190,6 +190,21 @@ async function bindPatiently(
     if (tried === BIND_TRIES) {
       deps.warn(bought, "a bought prediction's item isn't known here yet");
       return null;
+    }
+    await deps.pause(SECOND);
+  }
+}
+
+/** Nobody else knows of it: this errand, run again, wouldn't either. */
+async function bookPatiently(ref: AttemptRef, prediction: PredictionId, deps: CreateDeps): Promise<void> {
+  for (let tried = 1; ; tried++) {
+    try {
+      return await deps.bookDuplicate(ref, prediction);
+    } catch (err) {
+      if (tried === BIND_TRIES) {
+        deps.warn({ item: errandId(ref), prediction, err }, "a prediction was bought twice, and couldn't be booked");
+        throw err;
+      }
     }
     await deps.pause(SECOND);
   }

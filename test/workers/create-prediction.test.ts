@@ -264,7 +264,7 @@ describe("one create", () => {
   });
 
   /** Sends, and lets somebody do something before the answer is bound. */
-  async function interrupted(world: World, meanwhile: () => Promise<unknown>): Promise<PredictionId[]> {
+  async function interrupted(world: World, meanwhile: () => Promise<unknown>, badMoments = 0): Promise<PredictionId[]> {
     const surplus: PredictionId[] = [];
     const provider: CreateDeps["provider"] = {
       create: async (request, aborted) => {
@@ -273,7 +273,9 @@ describe("one create", () => {
         return made;
       },
     };
+    let bad = badMoments;
     const bookDuplicate: CreateDeps["bookDuplicate"] = async (_ref, prediction) => {
+      if (bad-- > 0) throw new Error("the bucket has a bad moment");
       surplus.push(prediction);
     };
     expect(await run(world, { ...depsOf(world), provider, bookDuplicate })).toEqual({ kind: "done" });
@@ -285,6 +287,13 @@ describe("one create", () => {
     const other = { nowMs: NOON, predictionId: predictionId("other") };
     expect(await interrupted(world, () => line.ledger.move(world.errand, "bind", other))).toEqual(["p0"]);
     expect((await line.ledger.readItem(world.errand)).fields.prediction_id).toBe("other");
+  });
+
+  test("books it also where the bucket has a bad moment: nobody else knows of it", async ({ line }) => {
+    const world = await openWorld(line, answerNumber);
+    const other = { nowMs: NOON, predictionId: predictionId("other") };
+    const meanwhile = () => line.ledger.move(world.errand, "bind", other);
+    expect(await interrupted(world, meanwhile, 3)).toEqual(["p0"]);
   });
 
   test("binds its prediction, however late, where the attempt was given up and has none", async ({ line }) => {
