@@ -313,7 +313,9 @@ async function afterFailedPoll(
   deps: FollowDeps,
   signal: AbortSignal,
 ): Promise<StageOutcome> {
-  const decision = decideAfterPoll(failure, deps.clock() - errand.startedAtMs);
+  const nowMs = deps.clock();
+  const ageMs = nowMs - errand.startedAtMs;
+  const decision = decideAfterPoll(failure, { ageMs, isOverdue: nowMs >= deadlineOf(errand, deps) });
   switch (decision.kind) {
     case "again":
       return failure.kind === "refused"
@@ -323,7 +325,7 @@ async function afterFailedPoll(
       return { kind: "rate-limit", forMs: decision.forMs };
     case "pause-account":
       await deps.pauseAccount(decision.reason);
-      return { kind: "snooze", untilMs: deps.clock() + PAUSED_POLL_MS };
+      return { kind: "snooze", untilMs: nowMs + PAUSED_POLL_MS };
     case "gone": {
       const error = `the provider won't tell about prediction ${errand.predictionId} any more: ${decision.reason}`;
       return conclude(errand, { end: "failed", error, answer: null, copied: [] }, deps);

@@ -86,6 +86,8 @@ export async function resolveByList(deps: ResolveDeps, signal: AbortSignal): Pro
   // one that becomes unclear in between is seen twice, and never not at all.
   const unanswered = await withRows(await deps.intents(deps.account, "claimed", MAX_INTENTS), sweep.offsetMs, deps);
   const unclear = await withRows(await deps.intents(deps.account, "unclear", MAX_INTENTS), sweep.offsetMs, deps);
+  // What the list shows may be its own.
+  if (unanswered === null || unclear === null) return;
   const bound = await deps.boundAmong(
     deps.account,
     sweep.listed.map(({ id }) => id),
@@ -170,14 +172,27 @@ function onProvidersClock({ fromMs, toMs }: OpenIntent, offsetMs: number): { fro
   return { fromMs: fromMs + offsetMs, toMs: toMs + offsetMs };
 }
 
-async function withRows(intents: readonly OpenIntent[], offsetMs: number, deps: ResolveDeps): Promise<readonly Sent[]> {
+/** Null: a row of theirs can't be read now, which is told. */
+async function withRows(
+  intents: readonly OpenIntent[],
+  offsetMs: number,
+  deps: ResolveDeps,
+): Promise<readonly Sent[] | null> {
   const sent: Sent[] = [];
   for (let at = 0; at < intents.length; at += READS_AT_ONCE) {
     const some = intents.slice(at, at + READS_AT_ONCE).map(async (intent) => {
       const row = await deps.readRow(intent.ref);
       return { key: intent, digest: inputDigest(row), input: row.input, ...onProvidersClock(intent, offsetMs) };
     });
-    sent.push(...(await Promise.all(some)));
+    try {
+      sent.push(...(await Promise.all(some)));
+    } catch (err) {
+      deps.warn(
+        { account: deps.account, err },
+        "unclear items wait: an input of theirs, or beside them, can't be read",
+      );
+      return null;
+    }
   }
   return sent;
 }

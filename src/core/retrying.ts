@@ -58,18 +58,22 @@ export type PollDecision =
   | { readonly kind: "gone"; readonly reason: string };
 
 /**
- * A refusal may be another's: a wrong token, a proxy, a read that lags behind the create. While the outputs can still be
- * had, what was bought isn't given up for one; after the hour there is nothing left to lose.
+ * A refusal may be another's: a wrong token, a proxy, a read that lags behind the create. While the prediction may still
+ * run, or its outputs can still be had, what was bought isn't given up for one; after that there is nothing left to lose.
  */
 const BELIEVE_REFUSAL_AFTER_MS = HOUR;
 
-/** A poll is safe to repeat, so the only question is how soon. `ageMs` is the prediction's. */
-export function decideAfterPoll(failure: Failure, ageMs: number): PollDecision {
+/** A poll is safe to repeat, so the only question is how soon. `isOverdue`: its deadline has passed. */
+export function decideAfterPoll(
+  failure: Failure,
+  { ageMs, isOverdue }: { readonly ageMs: number; readonly isOverdue: boolean },
+): PollDecision {
   if (failure.status === 429) return { kind: "slow-down", forMs: pauseAfter429(failure) };
   if (failure.status === 401) return { kind: "pause-account", reason: `401: ${failure.detail}` };
   // 402 and 403 are about the account, and may pass.
   const aboutIt = failure.kind === "refused" && failure.status !== 402 && failure.status !== 403;
-  return aboutIt && ageMs >= BELIEVE_REFUSAL_AFTER_MS ? { kind: "gone", reason: failure.detail } : { kind: "again" };
+  if (!aboutIt || !isOverdue || ageMs < BELIEVE_REFUSAL_AFTER_MS) return { kind: "again" };
+  return { kind: "gone", reason: failure.detail };
 }
 
 /**

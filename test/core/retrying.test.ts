@@ -55,6 +55,10 @@ describe("after a failed create", () => {
 });
 
 describe("after a failed poll", () => {
+  test("of a prediction that may still run gives nothing up", () => {
+    expect(decideAfterPoll(failure("refused", 404), { ageMs: 2 * HOUR, isOverdue: false })).toEqual({ kind: "again" });
+  });
+
   test.for<readonly [Failure, ageMs: number, unknown]>([
     [failure("unknown"), 0, { kind: "again" }],
     [failure("not-sent"), HOUR, { kind: "again" }],
@@ -67,14 +71,14 @@ describe("after a failed poll", () => {
     [failure("refused", 402), HOUR, { kind: "again" }],
     [failure("refused", 403), HOUR, { kind: "again" }],
     [failure("refused", 429, 4_000), 0, { kind: "slow-down", forMs: 4_000 }],
-  ])("%o of a prediction %i ms old means %o", ([what, ageMs, decision]) => {
-    expect(decideAfterPoll(what, ageMs)).toEqual(decision);
+  ])("%o of an overdue prediction %i ms old means %o", ([what, ageMs, decision]) => {
+    expect(decideAfterPoll(what, { ageMs, isOverdue: true })).toEqual(decision);
   });
 
   test("every failure gets a decision, and only what the provider says itself gives a prediction up", () => {
     fc.assert(
-      fc.property(anyFailure, fc.nat(3 * HOUR), (what, ageMs) => {
-        const { kind } = decideAfterPoll(what, ageMs);
+      fc.property(anyFailure, fc.nat(3 * HOUR), fc.boolean(), (what, ageMs, isOverdue) => {
+        const { kind } = decideAfterPoll(what, { ageMs, isOverdue });
         if (kind === "gone") expect(what.kind === "refused" || what.status === 404).toBe(true);
         if (what.kind === "unknown" && what.status !== 429 && what.status !== 401 && what.status !== 404)
           expect(kind).toBe("again");
@@ -87,7 +91,7 @@ test("the time that a provider asked for is never undercut", () => {
   fc.assert(
     fc.property(fc.nat(HOUR), jitter, fc.nat(HOUR), (askedMs, chance, ageMs) => {
       const what = failure("refused", 429, askedMs);
-      for (const decision of [decideAfterCreate(what, chance), decideAfterPoll(what, ageMs)]) {
+      for (const decision of [decideAfterCreate(what, chance), decideAfterPoll(what, { ageMs, isOverdue: true })]) {
         expect(decision.kind === "slow-down" ? decision.forMs : -1).toBeGreaterThanOrEqual(askedMs);
       }
     }),

@@ -537,16 +537,17 @@ describe("a poll that fails", () => {
       detail: "words",
     });
 
-  test.for<readonly [string, Error, ageMs: number, outcome: unknown, ItemState]>([
+  test.for<readonly [string, Error, ageMs: number, outcome: object, ItemState]>([
     ["with 429 slows the queue down", error(429, 12_000), 10_000, { kind: "rate-limit", forMs: 12_000 }, "running"],
     ["with 401 pauses the account", error(401), 10_000, { kind: "snooze", untilMs: NOON + 40_000 }, "running"],
     ["with 500 is repeated", error(500), 10_000, { kind: "snooze", untilMs: NOON + 13_334 }, "running"],
     ["without an answer is repeated", error(null), 10_000, { kind: "snooze", untilMs: NOON + 13_334 }, "running"],
     ["with an early 404 is repeated", error(404), 10_000, { kind: "snooze", untilMs: NOON + 13_334 }, "running"],
-    ["with a late 404 fails the item", error(404), HOUR, { kind: "done" }, "recording"],
+    ["with a 404 while it may still run is repeated", error(404), HOUR, { kind: "snooze" }, "running"],
+    ["with a 404 past its deadline fails the item", error(404), deadlineMs, { kind: "done" }, "recording"],
   ])("%s", async ([, failure, ageMs, outcome, state], { line }) => {
     const world = await openWorld(line, failure, ageMs);
-    expect(await run(world)).toEqual(outcome);
+    expect(await run(world)).toMatchObject(outcome);
     expect((await stand(world)).state).toBe(state);
     expect(await line.ledger.pausedReason(ACCOUNT)).toBe(
       failure instanceof ProviderError && failure.status === 401 ? "401: words" : null,

@@ -286,6 +286,23 @@ describe("an unclear item", () => {
 });
 
 describe("a sweep", () => {
+  test("whose unclear items' rows can't be read decides nothing, says so, and comes again", async ({ line }) => {
+    const world = await open(line);
+    await makeUnclear(world, 0, 1);
+    world.shown.push({ id: "mine", input: { prompt: "fox" }, atMs: NOON + SECOND });
+    line.clock.forward(CLEAN_MS);
+    const told: string[] = [];
+    const { readRow: readIt } = depsOf(world);
+    const readRow: SweepDeps["readRow"] = async (of) => {
+      if (of.index === 1) throw new Error("the row is gone");
+      return readIt(of);
+    };
+    const outcome = await sweep(world, { readRow, warn: (_fields, message) => told.push(message) });
+    expect(outcome.kind).toBe("snooze");
+    expect(told).toEqual([expect.stringMatching(/unclear items wait/)]);
+    expect([await stateOf(world, 0), await stateOf(world, 1)]).toEqual(["unclear", "unclear"]);
+  });
+
   test("reads all pages of one span for all items, on the provider's clock", async ({ line }) => {
     const world = await open(line);
     await makeUnclear(world, 0, 1, 2, 3);
