@@ -74,6 +74,7 @@ export function feed(services: Services, log: Logger): Consumer {
     cancelingBatches: ledger.cancelingBatches,
     walkCancel: ledger.walkCancel,
     wakeFollow: queues.wakeFollow,
+    pause: (ms) => sleep(ms),
     enqueueFinish: queues.finish,
     warnOfBatch(batch, err) {
       if (warnedOf.has(batch)) return;

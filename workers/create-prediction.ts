@@ -254,8 +254,10 @@ async function settle(intent: Intent, error: ProviderError, deps: CreateDeps): P
       await giveBack(intent, DONE, deps);
       return { kind: "rate-limit", forMs: decision.forMs };
     case "pause-account":
+      // Given back first: a claim that nobody gives back is unclear, and a create more is only refused again.
+      await giveBack(intent, DONE, deps, { handBack: true });
       await deps.pauseAccount(decision.reason);
-      return giveBack(intent, DONE, deps, { handBack: true });
+      return DONE;
     case "fail": {
       const ending: Ending = { end: "failed", error: decision.reason, answer: null, copied: [] };
       const refused = await deps.move(ref, "refuse", {

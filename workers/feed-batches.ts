@@ -78,7 +78,9 @@ export type FeedDeps = {
     from: number | null,
     limit: number,
   ) => Promise<CancelWalk>;
-  readonly wakeFollow: (ref: AttemptRef) => Promise<unknown>;
+  /** False: its poll runs at this moment, or there is none. */
+  readonly wakeFollow: (ref: AttemptRef) => Promise<boolean>;
+  readonly pause: (ms: number) => Promise<unknown>;
   readonly enqueueFinish: (account: AccountName, batch: BatchId) => Promise<void>;
   /** It couldn't be fed: told at every feed. */
   readonly warnOfBatch: (batch: BatchId, error: unknown) => void;
@@ -94,6 +96,8 @@ const MAX_ROWS = 1_000;
 const STRETCH = 2_000;
 const MAX_STRETCHES = 100;
 const WAKES_AT_ONCE = 100;
+/** Each reads of the bucket where its row stands. */
+const PLACES_AT_ONCE = 32;
 
 export async function feedBatches({ account }: AccountErrand, deps: FeedDeps): Promise<StageOutcome> {
   await deps.reopen(account);
@@ -111,19 +115,33 @@ export async function feedBatches({ account }: AccountErrand, deps: FeedDeps): P
 
 async function walkCancels(account: AccountName, deps: FeedDeps): Promise<void> {
   let stretches = 0;
+  const missed: AttemptRef[] = [];
   for (const batch of await deps.cancelingBatches(account, MAX_TURNS)) {
     let from: number | null = null;
     for (let over = false; !over && stretches < MAX_STRETCHES; stretches++) {
       const walked: CancelWalk = await deps.walkCancel(account, batch, from, STRETCH);
-      for (let at = 0; at < walked.running.length; at += WAKES_AT_ONCE) {
-        await Promise.all(walked.running.slice(at, at + WAKES_AT_ONCE).map((ref) => deps.wakeFollow(ref)));
-      }
+      missed.push(...(await wake(walked.running, deps)));
       // Before the walk is over, or nobody would come back for it.
       if (walked.left === 0 && !walked.over) await deps.enqueueFinish(account, batch);
       from = walked.next;
       over = walked.over;
     }
   }
+  if (missed.length === 0) return;
+  // A poll that ran just then may have looked for the cancel a moment too early.
+  await deps.pause(PAUSE_MS);
+  await wake(missed, deps);
+}
+
+/** Answers those that couldn't be woken. */
+async function wake(refs: readonly AttemptRef[], { wakeFollow }: FeedDeps): Promise<readonly AttemptRef[]> {
+  const missed: AttemptRef[] = [];
+  for (let at = 0; at < refs.length; at += WAKES_AT_ONCE) {
+    const some = refs.slice(at, at + WAKES_AT_ONCE);
+    const woken = await Promise.all(some.map((ref) => wakeFollow(ref)));
+    missed.push(...some.filter((_, n) => woken[n] === false));
+  }
+  return missed;
 }
 
 /** Answers how many rows it fed. */
@@ -161,9 +179,13 @@ async function feedBatch(standing: BatchStanding, share: number, deps: FeedDeps)
   const { cursor: before } = standing;
 
   const errands: CreateErrand[] = [];
-  for (const { index, attempt } of await deps.returnedRows(account, batch, share)) {
-    const [place] = await deps.placeRows(account, batch, index, 1);
-    if (place !== undefined) errands.push(errandOf(account, batch, attempt, place));
+  const returned = await deps.returnedRows(account, batch, share);
+  for (let at = 0; at < returned.length; at += PLACES_AT_ONCE) {
+    const some = returned.slice(at, at + PLACES_AT_ONCE);
+    const places = await Promise.all(some.map(({ index }) => deps.placeRows(account, batch, index, 1)));
+    for (const [n, [place]] of places.entries()) {
+      if (place !== undefined) errands.push(errandOf(account, batch, some[n]?.attempt ?? 1, place));
+    }
   }
   const wanted = Math.min(share - errands.length, items - before);
   const noted = wanted > 0 && before >= standing.noted ? await noteNext(standing, deps) : standing.noted;

@@ -49,7 +49,7 @@ if from == items then
   -- Nothing is left to feed. A claim that is given back later finds the batch canceled.
   redis.call('HSET', batch, 'cursor', items)
   redis.call('ZREM', unfed, id)
-  redis.call('DEL', returned)
+  redis.call('UNLINK', returned)
   redis.call('ZREM', canceling, id)
   answer[2] = 1
 end

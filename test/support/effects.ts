@@ -39,6 +39,7 @@ export function feedEffects({ bucket, ledger, queues, clock }: Line, createsPerM
     cancelingBatches: ledger.cancelingBatches,
     walkCancel: ledger.walkCancel,
     wakeFollow: queues.wakeFollow,
+    pause: async () => undefined,
     enqueueFinish: queues.finish,
     warnOfBatch(_batch, error) {
       throw error;

@@ -661,11 +661,7 @@ describe("killed after any effect and run again twice,", () => {
       for (const { n, diedAfter, seen } of [{ n: -1, diedAfter: "nothing", seen: undisturbed }, ...crashes]) {
         expect(seen.books, `creates, died after ${diedAfter}`).toBeLessThanOrEqual(1);
         // The claim is effect 1; from there on until an answer is written down, nobody can know.
-        const claimStood =
-          ["create", "waitForTurn"].includes(diedAfter) ||
-          n === 1 ||
-          diedAfter === "keepEnding" ||
-          diedAfter === "pauseAccount";
+        const claimStood = ["create", "waitForTurn"].includes(diedAfter) || n === 1 || diedAfter === "keepEnding";
         if (claimStood) {
           expect(seen, `died after ${diedAfter}`).toMatchObject({
             state: "unclear",

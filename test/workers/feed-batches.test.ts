@@ -361,6 +361,23 @@ describe("a canceled batch", () => {
     expect(await polls(line)).toEqual(new Map([[4_050, 0]]));
   });
 
+  test("wakes once more, a second later, what was being polled when it was to be woken", async ({ line }) => {
+    await line.clear();
+    const batch = await line.submit(inputs(3));
+    for (const index of [0, 1]) await buy(line, refOf(batch, index));
+    await cancel(line, batch);
+    const woken: string[] = [];
+    await run(line, {
+      ...depsOf(line),
+      wakeFollow: async ({ index }) => {
+        woken.push(`item ${index}`);
+        return index === 1 || woken.includes("a second");
+      },
+      pause: async (ms) => woken.push(ms === SECOND ? "a second" : `${ms} ms`),
+    });
+    expect(woken).toEqual(["item 0", "item 1", "a second", "item 0"]);
+  });
+
   test("that is too large for one feed is walked on in the next, and feeding goes on meanwhile", async ({ line }) => {
     await line.clear();
     const batch = await line.submit(inputs(150));
