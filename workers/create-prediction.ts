@@ -81,7 +81,10 @@ type BoundPrediction = BoughtPrediction & { readonly model: string | null };
 const INTENT_FRESH_MS = 5 * SECOND;
 /** So many seconds an answer waits for a Redis that is put right. */
 const BIND_TRIES = 60;
-/** A create that was sent is heard out, also by a worker that lost its lock or is told to stop: its answer may still be bound. */
+/**
+ * A create that was sent is heard out, also by a worker that lost its lock or is told to stop: its answer may still be
+ * bound.
+ */
 const UNTIL_ITS_DEADLINE = new AbortController().signal;
 
 export async function createPrediction(
@@ -132,7 +135,7 @@ export async function createPrediction(
     );
     const { id } = prediction;
     const bound = { id, startedAtMs: claimedAtMs, deadlineAtMs, told: webhookUrl !== null, model: modelOf(prediction) };
-    return await follow(intent, bound, deps);
+    return await bindAnswer(intent, bound, deps);
   } catch (error) {
     if (!(error instanceof ProviderError)) throw error;
     return await settle(intent, error, deps);
@@ -145,7 +148,7 @@ function untilOpened({ clock }: CreateDeps): StageOutcome {
 }
 
 /** The answer is here: bind it, even if somebody called the item unclear meanwhile. */
-async function follow(
+async function bindAnswer(
   { ref, row, nonce }: Intent,
   prediction: BoundPrediction,
   deps: CreateDeps,

@@ -107,7 +107,8 @@ export async function feedBatches({ account }: AccountErrand, deps: FeedDeps): P
   if ((await deps.pausedReason(account)) === null && saving.share > 0) {
     const free = createQueueDepth(deps.createsPerMinute) - (await deps.createBacklog(account));
     let room = roomWhileSaving(free, saving.share, deps.createsPerMinute);
-    // A feed that runs dry early (a part's or window's end, a full script) goes round again; each round feeds at least one row.
+    // A feed that runs dry early (a part's or window's end, a full script) goes round again; each round feeds at least
+    // one row.
     for (let fed = 1; room > 0 && fed > 0; room -= fed) fed = await feedRound(account, room, deps);
   }
   return { kind: "snooze", untilMs: deps.clock() + PAUSE_MS };

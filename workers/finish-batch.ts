@@ -9,7 +9,7 @@
  */
 
 import type { Manifest } from "../src/bucket/records.ts";
-import { progressOf } from "../src/core/batch.ts";
+import { haveAllEnded, progressOf } from "../src/core/batch.ts";
 import { type BatchId, OBJECT_KEYS } from "../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../src/core/outcome.ts";
 import { DAY, HOUR, SECOND } from "../src/core/time.ts";
@@ -63,8 +63,7 @@ export async function finishBatch(errand: BatchErrand, deps: FinishDeps, signal:
 }
 
 function isOver({ batch, counts }: BatchStanding, nowMs: number): boolean {
-  const { items, saved, failed, canceled } = progressOf(counts);
-  if (saved + failed + canceled < items) return false;
+  if (!haveAllEnded(counts)) return false;
   const dayEndsAtMs = (Math.floor(batch.openedAtMs / DAY) + 1) * DAY;
   return batch.kind === "file" || nowMs >= dayEndsAtMs + LATE_MS;
 }

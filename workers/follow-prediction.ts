@@ -14,7 +14,7 @@
  *   after the next errand      the poll is repeated; adding the errand again changes nothing.
  */
 
-import { type AttemptRef } from "../src/core/naming.ts";
+import type { AttemptRef } from "../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../src/core/outcome.ts";
 import { filesOf, missingFiles } from "../src/core/outputs.ts";
 import {

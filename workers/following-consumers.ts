@@ -15,7 +15,7 @@ import type { AccountName } from "../src/core/naming.ts";
 import { DEFAULT_POLL_POLICY, OUTPUT_LIFETIME_MS } from "../src/core/polling.ts";
 import { DEFAULT_SWEEP_POLICY } from "../src/core/sweeping.ts";
 import { SECOND } from "../src/core/time.ts";
-import { POLLS } from "../src/gates/account-gate.ts";
+import { POLLED } from "../src/gates/account-gate.ts";
 import { patiently, whilePollsMay } from "../src/gates/gated-provider.ts";
 import { type Consumer, consume } from "../src/queues/consume.ts";
 import {
@@ -57,7 +57,7 @@ export function follow(services: Services, account: Account, log: Logger): Consu
     pauseAccount: (reason) =>
       pauseAccount(account.name, reason, { ledger, tell: (fields, message) => log.error(fields, message) }),
     expect: openExpectations(account.name, { ledger, clock: Date.now }).expect,
-    countPoll: (kind) => account.gate.count(`${POLLS} ${kind}`),
+    countPoll: (kind) => account.gate.count(`${POLLED} ${kind}`),
     learnRun: (model, runMs) => ledger.learnRun(account.name, model, runMs, Date.now()),
     warn: (message) => log.warn({ account: account.name }, message),
     warnOfStatus(word, message) {
@@ -93,7 +93,6 @@ export function sweep(services: Services, log: Logger): Consumer {
           if (place === undefined) throw new Error(`item ${index} of batch ${batch} stands in no part of its input`);
           return readRow(bucket, batch, place);
         },
-        boundAmong: ledger.boundAmong,
         move: ledger.move,
         withdraw: (ref, row, why) => withdrawItem(ref, row, why, { bucket, ledger, queues, clock: Date.now }),
         keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
@@ -110,7 +109,8 @@ export function sweep(services: Services, log: Logger): Consumer {
         runningAmong: ledger.runningAmong,
         markItem: ledger.markItem,
         wakeFollow: queues.wakeFollow,
-        giveFollow: (ref) => giveFollow(ref, { bucket, ledger, queues, filesKeptMs: () => account.filesKeptMs }),
+        giveFollow: (ref) =>
+          giveFollow(ref, { bucket, ledger, queues, filesKeptMs: () => account.filesKeptMs, clock: Date.now }),
         deferPolls: (name, refs, by) => deferPolls(name, refs, by, { queues, clock: Date.now }),
         noteSwept: ledger.noteSwept,
         pause: sleep,
@@ -140,7 +140,8 @@ export function keep(services: Services, log: Logger): Consumer {
     readItem: ledger.readItem,
     touch: ledger.touch,
     close: ledger.close,
-    revive: (ref, errand, fields) => giveErrand(ref, errand, fields, { bucket, ledger, queues, filesKeptMs }),
+    revive: (ref, errand, fields) =>
+      giveErrand(ref, errand, fields, { bucket, ledger, queues, filesKeptMs, clock: Date.now }),
     reviveErrands: async (account) => {
       await queues.retryFailed(feedQueue.name, feedJobId(account));
       await queues.wakeFeed(account);

@@ -7,7 +7,8 @@
  * the next run, a minute later, looks again.
  */
 
-import { type ItemByte, isEnd } from "../src/core/item.ts";
+import { haveAllEnded } from "../src/core/batch.ts";
+import type { ItemByte } from "../src/core/item.ts";
 import { type Errand, errandFor, UNTOUCHED_MS } from "../src/core/keeping.ts";
 import { type AccountName, type AttemptRef, type BatchId, errandId } from "../src/core/naming.ts";
 import { DONE, type StageOutcome } from "../src/core/outcome.ts";
@@ -47,7 +48,8 @@ export async function keepItems(deps: KeepDeps, signal: AbortSignal): Promise<St
     }
     for (const batch of await deps.unfinishedBatches(account, LIMIT)) {
       const standing = await deps.standing(account, batch);
-      if (standing !== null && everyItemEnded(standing)) await deps.enqueueFinish(account, batch);
+      if (standing !== null && standing.batch.items > 0 && haveAllEnded(standing.counts))
+        await deps.enqueueFinish(account, batch);
     }
   }
   return DONE;
@@ -59,9 +61,4 @@ async function keepItem(ref: AttemptRef, deps: KeepDeps): Promise<void> {
   if (errand === null) return deps.close(ref);
   await deps.revive(ref, errand, item.fields);
   await deps.touch(ref, deps.clock());
-}
-
-function everyItemEnded({ batch, counts }: BatchStanding): boolean {
-  const ended = Object.entries(counts).filter(([state]) => isEnd(state as keyof typeof counts));
-  return batch.items > 0 && ended.reduce((sum, [, count]) => sum + count, 0) === batch.items;
 }

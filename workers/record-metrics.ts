@@ -63,8 +63,10 @@ export async function recordMetrics(ref: RecordErrand, deps: RecordDeps): Promis
     ...(receipt.status === "saved" && receipt.outputs.length > 0 && { hasFiles: true }),
     ...(failedByProvider(receipt) && { retry: { recordedAtMs: Date.parse(receipt.recorded_at) } }),
   });
-  if (ended.answer === "retried") await deps.wakeFeed(ref);
-  if (ended.answer === "retried") return DONE;
+  if (ended.answer === "retried") {
+    await deps.wakeFeed(ref);
+    return DONE;
+  }
   if (ended.answer === "lost") return NOTHING;
 
   if (receipt.reply_to !== null) await deps.reply(receipt.reply_to, replyJobId(ref), resultLineOf(receipt));

@@ -43,11 +43,11 @@ export type ResolveDeps = {
   /** The Redis that the account is open on, if this is it: another may have lost which predictions are held. */
   readonly openOn: (account: AccountName) => Promise<RedisIdentity | null>;
   readonly readRow: (ref: AttemptRef) => Promise<StoredRow>;
-  readonly boundAmong: (
+  readonly holdersAmong: (
     account: AccountName,
     predictions: readonly PredictionId[],
     nowMs: number,
-  ) => Promise<ReadonlySet<PredictionId>>;
+  ) => Promise<ReadonlyMap<PredictionId, string>>;
   readonly move: (ref: AttemptRef, step: "bind" | "giveBack" | "refuse", options: MoveOptions) => Promise<MoveAnswer>;
   /** Does what follows the end of an item that a person had canceled. */
   readonly withdraw: (ref: AttemptRef, row: StoredRow, why: Withdrawal) => Promise<MoveAnswer>;
@@ -70,6 +70,8 @@ const MAX_INTENTS = 10_000;
 /** A hundred predictions each: more than the longest span can hold at ten creates a second. */
 const MAX_PAGES = 500;
 const READS_AT_ONCE = 32;
+/** The provider's clock and ours may be so far apart, before a sweep knows it. */
+const CLOCKS_APART_MS = 10 * MINUTE;
 
 type Sent = Intent<OpenIntent>;
 
@@ -82,13 +84,13 @@ export async function resolveByList(deps: ResolveDeps, signal: AbortSignal): Pro
 
   const sweep = await readList(open, deps, signal);
   if (sweep === null) return;
-  // Read after the list: a request that was answered meanwhile has its prediction bound by now. And those on their way first:
-  // one that becomes unclear in between is seen twice, and never not at all.
+  // Read after the list: a request that was answered meanwhile has its prediction bound by now. And those on their way
+  // first: one that becomes unclear in between is seen twice, and never not at all.
   const unanswered = await withRows(await deps.intents(deps.account, "claimed", MAX_INTENTS), sweep.offsetMs, deps);
   const unclear = await withRows(await deps.intents(deps.account, "unclear", MAX_INTENTS), sweep.offsetMs, deps);
   // What the list shows may be its own.
   if (unanswered === null || unclear === null) return;
-  const bound = await deps.boundAmong(
+  const bound = await deps.holdersAmong(
     deps.account,
     sweep.listed.map(({ id }) => id),
     deps.clock(),
@@ -127,7 +129,7 @@ async function readList(open: readonly OpenIntent[], deps: ResolveDeps, signal: 
   const listed: ListedPrediction[] = [];
   const span = sweptSpan(open, startedAtMs, policy);
   if (span === null) return null;
-  const query = { after: iso(span.afterMs - CLOCKS_MS), before: iso(span.beforeMs + CLOCKS_MS) };
+  const query = { after: iso(span.afterMs - CLOCKS_APART_MS), before: iso(span.beforeMs + CLOCKS_APART_MS) };
   let offsetMs = 0;
   let next: string | undefined;
   try {
@@ -137,7 +139,7 @@ async function readList(open: readonly OpenIntent[], deps: ResolveDeps, signal: 
       if (page === 0) {
         // Without its word on the time, the provider's clock is believed to be ours.
         const serverMs = answer.serverDate?.getTime() ?? startedAtMs;
-        if (Math.abs(serverMs - startedAtMs) > CLOCKS_MS) {
+        if (Math.abs(serverMs - startedAtMs) > CLOCKS_APART_MS) {
           deps.warn(
             { account: deps.account, byMs: serverMs - startedAtMs },
             "the provider's clock is far from ours; unclear items are held",
@@ -148,7 +150,7 @@ async function readList(open: readonly OpenIntent[], deps: ResolveDeps, signal: 
       }
       // Nearly all are held, and stay so: what a span shows, inputs and all, may be more than memory holds.
       const ids = answer.predictions.map(({ id }) => id);
-      const held = await deps.boundAmong(deps.account, ids, clock());
+      const held = await deps.holdersAmong(deps.account, ids, clock());
       for (const { id, createdAt } of answer.predictions) {
         if (!held.has(id)) listed.push({ id, input: answer.inputs.get(id), createdAtMs: Date.parse(createdAt ?? "") });
       }
@@ -164,9 +166,6 @@ async function readList(open: readonly OpenIntent[], deps: ResolveDeps, signal: 
   }
   return { listed, complete: false, readAtMs: startedAtMs + offsetMs, offsetMs };
 }
-
-/** The provider's clock and ours may be so far apart, before a sweep knows it. */
-const CLOCKS_MS = 10 * MINUTE;
 
 function onProvidersClock({ fromMs, toMs }: OpenIntent, offsetMs: number): { fromMs: number; toMs: number } {
   return { fromMs: fromMs + offsetMs, toMs: toMs + offsetMs };

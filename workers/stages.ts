@@ -1,6 +1,6 @@
 /**
- * Starts and stops the stages of a worker, and gives out the errands that never end. Which effects a stage is given stands in
- * `buying-consumers.ts`, `following-consumers.ts` and `saving-consumers.ts`, and nowhere else.
+ * Starts and stops the stages of a worker, and gives out the errands that never end. Which effects a stage is given
+ * stands in `buying-consumers.ts`, `following-consumers.ts` and `saving-consumers.ts`, and nowhere else.
  */
 
 import type { Logger } from "pino";

@@ -64,7 +64,7 @@ const FAILED_MS = 15 * SECOND;
 /** Pages that wait for their turn as long as this are too late: what they would tell is polled for. */
 const LONGEST_SWEEP_MS = 15 * SECOND;
 /** Clocks are read in whole seconds, and requests take their time. */
-const CLOCKS_MS = 3 * SECOND;
+const CLOCK_GRAIN_MS = 3 * SECOND;
 const RUNNING: ReadonlySet<string> = new Set(["starting", "processing", "unknown"]);
 /** So long after the last create that asked for one, webhooks are still expected. */
 const TOLD_LATELY_MS = 5 * MINUTE;
@@ -76,8 +76,8 @@ export async function wakeByList(deps: WakeDeps, memory: WakeMemory, signal: Abo
   const { learned, toldAtMs } = await deps.known();
   const ages = sweptAges(learned);
   // Rather some too many: else it stops before it has seen the oldest, which are the next to end.
-  const youngestMs = startedAtMs - Math.max(ages.fromMs - 2 * CLOCKS_MS, 0);
-  const oldestMs = startedAtMs - ages.toMs - CLOCKS_MS;
+  const youngestMs = startedAtMs - Math.max(ages.fromMs - 2 * CLOCK_GRAIN_MS, 0);
+  const oldestMs = startedAtMs - ages.toMs - CLOCK_GRAIN_MS;
   const inFlight = await deps.inFlight(account, oldestMs, youngestMs);
   // What stands for long is touched by the keeper, and doesn't show its age any more: then nothing is too young to count.
   const sought = ages.toMs > UNTOUCHED_MS ? await deps.inFlight(account, oldestMs, startedAtMs) : inFlight;
@@ -168,8 +168,8 @@ async function readPage(
   const query = {
     // Without its word on the time, nothing is left out.
     ...(memory.offsetMs !== null && {
-      after: iso(onItsClock - ages.toMs - CLOCKS_MS),
-      ...(ages.fromMs > CLOCKS_MS && { before: iso(onItsClock - ages.fromMs + CLOCKS_MS) }),
+      after: iso(onItsClock - ages.toMs - CLOCK_GRAIN_MS),
+      ...(ages.fromMs > CLOCK_GRAIN_MS && { before: iso(onItsClock - ages.fromMs + CLOCK_GRAIN_MS) }),
     }),
   };
   const page = await provider.list?.(next === undefined ? query : { next }, signal);

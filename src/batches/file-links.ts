@@ -1,7 +1,8 @@
 /**
- * Addresses of kept files, as the API hands them out. Where the bucket is public (`OUTLAST_PUBLIC_BUCKET_URL`), the public's,
- * which last; else `/v1/files/<item>/<name>?expires=…&signature=…`, whose signature stands in for the tenant's key, since
- * official clients fetch outputs without one. It opens one file, for a week at least; reading again gives a fresh one.
+ * Addresses of kept files, as the API hands them out. Where the bucket is public (`OUTLAST_PUBLIC_BUCKET_URL`), the
+ * public's, which last; else `/v1/files/<item>/<name>?expires=…&signature=…`, whose signature stands in for the
+ * tenant's key, since official clients fetch outputs without one. It opens one file, for a week at least; reading again
+ * gives a fresh one.
  */
 
 import { createHmac, timingSafeEqual } from "node:crypto";

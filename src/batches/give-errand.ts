@@ -15,6 +15,7 @@ export type GiveErrandDeps = {
   readonly queues: Pick<Queues, "retryFailed" | "create" | "follow" | "copy" | "record">;
   /** For so long after its creation the account's provider keeps a prediction's files. */
   readonly filesKeptMs: (account: AccountName) => number;
+  readonly clock: () => number;
 };
 
 /** To an item that runs, as `giveErrand`; to any other nothing. */
@@ -31,11 +32,11 @@ export async function giveErrand(
   ref: AttemptRef,
   errand: Errand,
   fields: Partial<OpenItemFields>,
-  { bucket, ledger, queues, filesKeptMs }: GiveErrandDeps,
+  { bucket, ledger, queues, filesKeptMs, clock }: GiveErrandDeps,
 ): Promise<void> {
   const id = errandId(ref);
   const prediction = fields.prediction_id === undefined ? undefined : predictionId(fields.prediction_id);
-  const startedAtMs = fields.intent_at === undefined ? Date.now() : Number(fields.intent_at);
+  const startedAtMs = fields.intent_at === undefined ? clock() : Number(fields.intent_at);
   switch (errand) {
     case "create": {
       if (await queues.retryFailed(createQueue(ref.account).name, id)) return;

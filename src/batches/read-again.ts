@@ -9,7 +9,10 @@ export type ReadAgainDeps = {
   readonly gate: Pick<AccountGate, "enter" | "takeRead">;
 };
 
-/** Whether the provider has removed its data; null: it can't be asked now, since the account's reads are used up or it is down. */
+/**
+ * Whether the provider has removed its data; null: it can't be asked now, since the account's reads are used up or it
+ * is down.
+ */
 export async function isDataRemoved(
   id: PredictionId,
   { provider, gate }: ReadAgainDeps,

@@ -1,4 +1,7 @@
-/** What the feed goes by that must not buy what can't be saved: how much waits, how fast it is saved, whether the bucket is there. */
+/**
+ * What the feed goes by that must not buy what can't be saved: how much waits, how fast it is saved, whether the bucket
+ * is there.
+ */
 
 import { holdsCreatesMs } from "../core/breaking.ts";
 import { type SavingFacts, savesPerMinute } from "../core/feeding.ts";

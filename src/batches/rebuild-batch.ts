@@ -1,6 +1,7 @@
 /**
- * Makes the working state of a batch again that Redis has lost, from what the bucket has of it. Nothing is bought by it: what
- * may have been bought, and has no receipt, is unclear, and the account's sweep looks for it on the provider's list.
+ * Makes the working state of a batch again that Redis has lost, from what the bucket has of it. Nothing is bought by
+ * it: what may have been bought, and has no receipt, is unclear, and the account's sweep looks for it on the provider's
+ * list.
  *
  * The batch appears in Redis whole, by one script, or not at all. If this process dies before, nothing has happened.
  */

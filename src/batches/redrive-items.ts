@@ -10,7 +10,7 @@ import { has, type MultiIntegerRange } from "multi-integer-range";
 import { writeBatchAct } from "../bucket/acts.ts";
 import type { Bucket } from "../bucket/bucket.ts";
 import { readReceipt } from "../bucket/records.ts";
-import { type Batch, progressOf } from "../core/batch.ts";
+import { type Batch, haveAllEnded } from "../core/batch.ts";
 import { failureGroup } from "../core/failing.ts";
 import { type ItemByte, MAX_ATTEMPT } from "../core/item.ts";
 import type { Ledger, Redriven } from "../ledger/ledger.ts";
@@ -61,8 +61,7 @@ export async function redriveItems(batch: Batch, choice: RedriveChoice, deps: Re
 async function requireOver(batch: Batch, { ledger }: RedriveDeps): Promise<void> {
   const standing = await ledger.standing(batch.account, batch.id);
   if (standing === null || standing.canceledAtMs === null) return;
-  const { items, saved, failed, canceled } = progressOf(standing.counts);
-  if (saved + failed + canceled < items) throw stillCanceled(batch);
+  if (!haveAllEnded(standing.counts)) throw stillCanceled(batch);
 }
 
 function stillCanceled({ id }: Batch): CannotHold {

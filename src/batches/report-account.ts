@@ -10,7 +10,7 @@ import type { AccountName } from "../core/naming.ts";
 import { effectiveRate, freshPace, type Pace, type Rate, SHARE_BESIDE_POLLS, tierAt } from "../core/pacing.ts";
 import type { PollKind } from "../core/polling.ts";
 import { type RunCounts, runTimesOf } from "../core/run-times.ts";
-import { POLLS } from "../gates/account-gate.ts";
+import { POLLED } from "../gates/account-gate.ts";
 import type { Ledger, SweepNote } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
 
@@ -158,7 +158,7 @@ export async function reportAccount(
   ]);
   const standings = await Promise.all(batches.map((batch) => ledger.standing(account, batch)));
   const progress = standings.flatMap((standing) => (standing === null ? [] : [progressOf(standing.counts)]));
-  const { [POLLS]: polls = {}, ...asked } = byRequest(requests);
+  const { [POLLED]: polls = {}, ...asked } = byRequest(requests);
   const reads = configured && limitReport(configured.reads, budgets.paces.reads, budgets.breakers.reads, nowMs);
   return {
     account,

@@ -23,7 +23,10 @@ export type BatchReport = {
   /** Why nothing more of it is bought, or null; `paused_by`: who has to let it go on, or the account's unclear items. */
   readonly paused: string | null;
   readonly paused_by: "batch" | "account" | "unclear" | null;
-  /** Why its account can't be opened on this Redis, or null: nothing of it is bought until it can, and that is tried by itself. */
+  /**
+   * Why its account can't be opened on this Redis, or null: nothing of it is bought until it can, and that is tried by
+   * itself.
+   */
   readonly unopened: string | null;
   /** Why less of it is bought than could be, though nothing is paused: saving is behind, or the bucket is down; or null. */
   readonly held: string | null;

@@ -111,7 +111,10 @@ async function reviseSlice(
   return doubt(batch, given, unknown, acted, lost, deps);
 }
 
-/** Each since the last claim that Redis knows of, or since it was given out, came, or was opened again, if that was later. */
+/**
+ * Each since the last claim that Redis knows of, or since it was given out, came, or was opened again, if that was
+ * later.
+ */
 async function doubt(
   batch: Batch,
   given: { readonly fed: number; readonly cursor: number },

@@ -1,4 +1,7 @@
-/** How fast this process copies, added up here and written once a second for all to see: the feed goes by the fleet's pace. */
+/**
+ * How fast this process copies, added up here and written once a second for all to see: the feed goes by the fleet's
+ * pace.
+ */
 
 import { MINUTE, SECOND } from "../core/time.ts";
 import type { Ledger } from "../ledger/ledger.ts";

@@ -47,7 +47,10 @@ export interface Bucket {
   /** `length` bytes from `start` (fewer at the object's end), or null if there is no such object. */
   getRange(key: string, start: number, length: number): Promise<Buffer | null>;
 
-  /** The object, or `length` bytes of it from `start`, as a stream; null if there is none. The caller consumes or destroys it. */
+  /**
+   * The object, or `length` bytes of it from `start`, as a stream; null if there is none. The caller consumes or
+   * destroys it.
+   */
   getStream(key: string, range?: { readonly start: number; readonly length: number }): Promise<Readable | null>;
 
   head(key: string): Promise<ObjectInfo | null>;

@@ -1,10 +1,10 @@
 /**
  * From a URL to a checked stream: what `body` delivers before it ends is the whole file, and nothing else.
  *
- * A body that breaks, stalls, is shorter than was said, empty or too large, or by its first bytes another kind of thing than
- * was declared, ends in a DownloadError, so whoever pipes it into `bucket.putStream` stores the file or nothing. A break in the middle is mended by asking for the rest, where
- * the server named the file by a strong ETag and answers for the same one; otherwise the error says `transient`, and
- * the download begins anew.
+ * A body that breaks, stalls, is shorter than was said, empty or too large, or by its first bytes another kind of thing
+ * than was declared, ends in a DownloadError, so whoever pipes it into `bucket.putStream` stores the file or nothing. A
+ * break in the middle is mended by asking for the rest, where the server named the file by a strong ETag and answers
+ * for the same one; otherwise the error says `transient`, and the download begins anew.
  *
  * Only hosts of the agent's list are asked, at every redirect again. The provider's token is sent only after a 401 or
  * 403, only over https to the provider's delivery hosts, and never where a redirect led.
@@ -49,7 +49,10 @@ const PAUSES_BEFORE_RESUMING_MS = [0, 100, 200, 400, 800, 1_600];
 
 type Answer = Dispatcher.ResponseData;
 
-/** Asks for a file and answers when its first bytes are in and are those of such a file. The caller reads or destroys `body`. */
+/**
+ * Asks for a file and answers when its first bytes are in and are those of such a file. The caller reads or destroys
+ * `body`.
+ */
 export async function openDownload(url: string, options: DownloadOptions, signal: AbortSignal): Promise<Download> {
   signal.throwIfAborted();
   if (isDataUrl(url)) {

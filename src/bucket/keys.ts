@@ -1,6 +1,6 @@
 /**
- * Which keys and ranges a bucket takes, and in what order keys stand: the same for every adapter, so that what one bucket holds
- * can be moved into another. Keys are made in `src/core/naming.ts`; this is the guard, not the maker.
+ * Which keys and ranges a bucket takes, and in what order keys stand: the same for every adapter, so that what one
+ * bucket holds can be moved into another. Keys are made in `src/core/naming.ts`; this is the guard, not the maker.
  */
 
 import { BucketError } from "./bucket.ts";

@@ -1,6 +1,7 @@
 /**
- * How S3 is to store our objects, as a person writes it in OUTLAST_S3_STORAGE_CLASS, _ENCRYPTION, _TAGS and _METADATA. A store
- * has the last word: what it doesn't know it refuses, and `outlast doctor` and every worker's start put an object to see.
+ * How S3 is to store our objects, as a person writes it in OUTLAST_S3_STORAGE_CLASS, _ENCRYPTION, _TAGS and _METADATA.
+ * A store has the last word: what it doesn't know it refuses, and `outlast doctor` and every worker's start put an
+ * object to see.
  */
 
 export type ObjectSettings = {

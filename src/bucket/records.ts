@@ -79,7 +79,10 @@ export async function readReceipt(bucket: Bucket, ref: Omit<AttemptRef, "account
   return readJson(bucket, OBJECT_KEYS.receipt(ref.batch, ref.index, ref.attempt), z.custom<Receipt>(isObject));
 }
 
-/** The attempts before this one, oldest first. One that was canceled with its batch before it was bought has left no receipt. */
+/**
+ * The attempts before this one, oldest first. One that was canceled with its batch before it was bought has left no
+ * receipt.
+ */
 export async function readEarlierAttempts(
   bucket: Bucket,
   { batch, index, attempt }: Omit<AttemptRef, "account">,

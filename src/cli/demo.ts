@@ -1,10 +1,10 @@
 /**
  * `outlast demo`: everything of `up` in a folder of its own, 200 prompts through it, and an end.
  *
- * The predictions come from the emulator, whatever tokens are set: a demo costs nothing. Its settings are its own,
- * too (Redis, bucket, port), so that it never meets a running `up`. Run again it
- * makes a new batch of the same prompts. A demo that was interrupted can't be taken up, since the emulator has forgotten what it
- * ran: the next one drops what its private Redis holds and starts anew; files in the folder stay.
+ * The predictions come from the emulator, whatever tokens are set: a demo costs nothing. Its settings are its own, too
+ * (Redis, bucket, port), so that it never meets a running `up`. Run again it makes a new batch of the same prompts. A
+ * demo that was interrupted can't be taken up, since the emulator has forgotten what it ran: the next one drops what
+ * its private Redis holds and starts anew; files in the folder stay.
  */
 
 import { openSync } from "node:fs";

@@ -1,6 +1,6 @@
 /** What a batch is, how far it is, and when it will be done. */
 
-import { ITEM_STATES, type ItemState } from "./item.ts";
+import { ITEM_STATES, type ItemState, isEnd } from "./item.ts";
 import type { AccountName, BatchId } from "./naming.ts";
 import { SECOND } from "./time.ts";
 
@@ -41,6 +41,11 @@ export type Progress = {
   readonly canceled: number;
   readonly unclear: number;
 };
+
+/** A batch in which there is nothing has nothing that hasn't ended. */
+export function haveAllEnded(counts: StateCounts): boolean {
+  return ITEM_STATES.every((state) => isEnd(state) || counts[state] === 0);
+}
 
 const SHOWN_AS = {
   waiting: "waiting",

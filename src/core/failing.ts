@@ -1,5 +1,8 @@
 /** Failures told apart by their cause, as far as their words tell: what a batch's page shows of ten thousand errors. */
 
+/** So many groups of a batch are told apart; the last one is for all that comes later. */
+export const MAX_GROUPS = 100;
+export const OTHER_ERRORS = "other errors";
 /** In characters. */
 const LONGEST_GROUP = 160;
 /** More of an error isn't looked at: some are whole logs. */

@@ -12,8 +12,9 @@
  *        └────giveBack── unclear ─ refuse ──┘ └─ save | fail | cancel ─► saved | failed | canceled
  *                           └─ bind ─► running
  *
- * What leads out of `unclear` is the late answer of the request itself, or evidence: the provider's list, its webhook, or
- * a person's word. `salvage` leads where `succeed` does; `adopt` leads to running, and `recall` to recording, from waiting, claimed and unclear.
+ * What leads out of `unclear` is the late answer of the request itself, or evidence: the provider's list, its webhook,
+ * or a person's word. `salvage` leads where `succeed` does; `adopt` leads to running, and `recall` to recording, from
+ * waiting, claimed and unclear.
  *
  * One byte per item holds both: the attempt in the high nibble (1 to 15), the state in the low one. A byte of 0
  * is an item nobody has touched: attempt 1, waiting. The ledger's one Lua script makes every step and is handed

@@ -121,7 +121,10 @@ function find<Thing>(
   });
 }
 
-/** Each number may have come over an edge, and doubles the keys to look under: of a vector of hundreds, those that tell most. */
+/**
+ * Each number may have come over an edge, and doubles the keys to look under: of a vector of hundreds, those that tell
+ * most.
+ */
 const MOST_NUMBERS = 8;
 
 function sortingNumbers<Thing>({ parts, things }: Shape<Thing>): ReadonlySet<Path> {

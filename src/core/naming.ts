@@ -171,7 +171,7 @@ export const REDIS_KEYS = {
   saves: (minute: number) => `outlast:saves:${minute}`,
   /**
    * hash: `paused` (why), the rates last taken from the configuration, `last_claim` (ms), which Redis the account is open
-   * on, and between which moments the one before it may have lost claims.
+   * on or why it can't be opened, between which moments the one before it may have lost claims, and when it was swept last.
    */
   account: (account: AccountName) => `${ofAccount(account)}:account`,
   /** string: a random mark of this Redis's data. */

@@ -17,7 +17,10 @@ export type OutputFile = {
 export const MAX_FILES = 10_000;
 const MAX_DEPTH = 64;
 
-/** The files of an output, depth first, in the order in which JSON writes them; a URL named twice is one file. Throws RangeError past 10,000 files or 64 levels. */
+/**
+ * The files of an output, depth first, in the order in which JSON writes them; a URL named twice is one file. Throws
+ * RangeError past 10,000 files or 64 levels.
+ */
 export function filesOf(output: unknown): readonly OutputFile[] {
   const files = new Map<string, OutputFile>();
   const collect = (text: string) => {

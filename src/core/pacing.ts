@@ -64,7 +64,10 @@ export function freshPace(rate: Rate, byHand = false): Pace {
   return { ...rate, byHand, slow: null, tier: null, lastRefusal: null };
 }
 
-/** Another rate: what was learned of the old one's height is no use any more, what the provider said last stays on record. */
+/**
+ * Another rate: what was learned of the old one's height is no use any more, what the provider said last stays on
+ * record.
+ */
 export function withRate(pace: Pace, rate: Rate, byHand: boolean): Pace {
   return { ...freshPace(rate, byHand), lastRefusal: pace.lastRefusal };
 }

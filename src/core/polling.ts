@@ -61,7 +61,10 @@ export type Expectation = {
 export const WAKERS = ["webhook", "sweep"] as const;
 export type Waker = (typeof WAKERS)[number];
 
-/** Why a prediction was polled, for the statistics: `net`: something else is to tell of its end, and hadn't; `single`: nothing is. */
+/**
+ * Why a prediction was polled, for the statistics: `net`: something else is to tell of its end, and hadn't; `single`:
+ * nothing is.
+ */
 export type PollKind = Waker | "net" | "single";
 
 export function pollKind(

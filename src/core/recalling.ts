@@ -6,6 +6,7 @@
  * waits. Nothing here says that something wasn't bought: only evidence does that.
  */
 
+import { MAX_GROUPS, OTHER_ERRORS } from "./failing.ts";
 import { type ItemByte, type ItemEnd, type ItemState, MAX_ATTEMPT, writeItemByte } from "./item.ts";
 
 /** An attempt's receipt, as far as the batch's totals need it. */
@@ -114,9 +115,8 @@ export type RecalledBatch = {
   }[];
 };
 
-const MAX_LATEST = 24;
-const MAX_GROUPS = 100;
-const OTHERS = "other errors";
+/** A batch shows what was saved last of so many items. */
+export const MAX_LATEST = 24;
 
 export type Recall = {
   /** In the order of their indexes. */
@@ -150,7 +150,7 @@ export function openRecall(facts: RecallFacts): Recall {
 
   function addFailure(failure: string, index: number): void {
     const isFull = failures.size >= MAX_GROUPS - 1 && !failures.has(failure);
-    const group = isFull ? OTHERS : failure;
+    const group = isFull ? OTHER_ERRORS : failure;
     const { count = 0, example = index } = failures.get(group) ?? {};
     failures.set(group, { count: count + 1, example });
   }

@@ -45,7 +45,10 @@ export type Evidence<Key> = {
   readonly isClean: (intent: Intent<Key>) => boolean;
   /** Whether some sweep, now or later, may be clean for this intent (`mayBeClean`). */
   readonly mayBeClean: (intent: Intent<Key>) => boolean;
-  /** A prediction is created so much before its intent at the earliest (clocks differ), and so much after it at the latest. */
+  /**
+   * A prediction is created so much before its intent at the earliest (clocks differ), and so much after it at the
+   * latest.
+   */
   readonly earliestMs: number;
   readonly latestMs: number;
 };

@@ -32,7 +32,10 @@ function fromSeconds(seconds: number): number | null {
   return Number.isNaN(seconds) ? null : seconds * SECOND;
 }
 
-/** HTTP's three date forms; the third, asctime's, names no zone and means UTC. Replicate's Python client also takes ISO 8601. */
+/**
+ * HTTP's three date forms; the third, asctime's, names no zone and means UTC. Replicate's Python client also takes ISO
+ * 8601.
+ */
 const ZONED_DATE =
   /^(?:[a-z]{3,9}, \d{1,2}[ -][a-z]{3}[ -]\d{2,4} [\d:]{8} (?:gmt|utc)|\d{4}-\d\d-\d\dT[\d:.]{5,16}(?:z|[+-]\d\d:\d\d))$/i;
 const ASCTIME_DATE = /^[a-z]{3} [a-z]{3} [ \d]\d [\d:]{8} \d{4}$/i;

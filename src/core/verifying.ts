@@ -5,9 +5,9 @@ import { filesOf } from "./outputs.ts";
 import type { KeptOutput, Receipt } from "./receipt.ts";
 
 /**
- * `missing`: the file isn't there. `length`, `bytes`: it has another length, or other bytes, than its receipt says. `output`: the
- * receipt's output and its list of files contradict each other. `receipt`: it isn't there, or can't be read.
- * `unread`: the bucket gave the file's bytes up in the middle, again and again.
+ * `missing`: the file isn't there. `length`, `bytes`: it has another length, or other bytes, than its receipt says.
+ * `output`: the receipt's output and its list of files contradict each other. `receipt`: it isn't there, or can't be
+ * read. `unread`: the bucket gave the file's bytes up in the middle, again and again.
  */
 export type Fault = {
   readonly kind: "missing" | "length" | "bytes" | "output" | "receipt" | "unread";

@@ -19,7 +19,10 @@ const SHARE_OF_READS = 0.1;
 const PAGES_PER_END = { alone: 0.22, besideWebhooks: 0.04 };
 const SHORTEST_MS = SECOND;
 const LONGEST_MS = 15 * SECOND;
-/** A sweep of very many pages would cost too much so often: each puts the next one off by so much, up to the longest of all. */
+/**
+ * A sweep of very many pages would cost too much so often: each puts the next one off by so much, up to the longest of
+ * all.
+ */
 const LONGEST_BY_PAGE_MS = SECOND / 4;
 const LONGEST_OF_ALL_MS = 30 * SECOND;
 /** Reaching further costs little, since reading stops where nothing more can be found. */
@@ -52,7 +55,10 @@ export function pagesAtMost(readsPerMinute: number): number {
   return Math.max(Math.floor((readsPerMinute * SHARE_OF_READS * LONGEST_OF_ALL_MS) / MINUTE), 1);
 }
 
-/** So long after a page the next one is read, at the soonest: who was woken by it has been polled then, and nobody queues. */
+/**
+ * So long after a page the next one is read, at the soonest: who was woken by it has been polled then, and nobody
+ * queues.
+ */
 export function pageGapMs(woken: number, readsPerMinute: number): number {
   return Math.min((woken * MINUTE) / (readsPerMinute * POLLS_SHARE), LONGEST_GAP_MS);
 }

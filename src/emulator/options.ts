@@ -16,7 +16,10 @@ export type EmulatorOptions = {
   readonly port?: number;
   /** The file host's port. Default 0: any free one. */
   readonly filesPort?: number;
-  /** All chance comes from it: ids, lengths of runs, which flaky run fails, whom a fault strikes. Default: a new one each start. */
+  /**
+   * All chance comes from it: ids, lengths of runs, which flaky run fails, whom a fault strikes. Default: a new one
+   * each start.
+   */
   readonly seed?: string | number;
   /** Tokens that Replicate's routes accept; each is an account of its own. Default `["r8_emulator"]`. */
   readonly tokens?: readonly string[];

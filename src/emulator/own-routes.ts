@@ -1,4 +1,7 @@
-/** What the emulator answers about itself: a page for people, the books, the faults, the strangers. No auth: it is a tool. */
+/**
+ * What the emulator answers about itself: a page for people, the books, the faults, the strangers. No auth: it is a
+ * tool.
+ */
 
 import { ZodError } from "zod";
 import { type Answer, json, problem, whole } from "./answer.ts";

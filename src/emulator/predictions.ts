@@ -6,10 +6,11 @@
  *      │ deadline: aborted   │ deadline, or cancel: canceled
  *      └ cancel: canceled
  *
- * When each step is due is settled at creation, and what is shown is when it was due, not when its timer came round;
- * so run times are the seed's whatever the machine does. They, its id and its luck are drawn for
- * the input and how many-th of it on its account it is, so they are the same in whatever order inputs arrive. A prediction holds its input and a few numbers: outputs are
- * made from the input when they are asked for. After its data is removed the record stays, as at Replicate.
+ * When each step is due is settled at creation, and what is shown is when it was due, not when its timer came round; so
+ * run times are the seed's whatever the machine does. They, its id and its luck are drawn for the input and how many-th
+ * of it on its account it is, so they are the same in whatever order inputs arrive. A prediction holds its input and a
+ * few numbers: outputs are made from the input when they are asked for. After its data is removed the record stays, as
+ * at Replicate.
  */
 
 import type { Account } from "./accounts.ts";

@@ -83,7 +83,7 @@ export type AccountGate = {
 };
 
 /** Beside the requests that are counted, polls are by why they came: `<this> <kind>`. */
-export const POLLS = "polled";
+export const POLLED = "polled";
 
 const LOOK_MS = SECOND;
 

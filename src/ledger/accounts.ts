@@ -1,4 +1,7 @@
-/** What Redis knows of an account: whether and why nothing is bought for it, and the rates last taken from the configuration. */
+/**
+ * What Redis knows of an account: whether and why nothing is bought for it, and the rates last taken from the
+ * configuration.
+ */
 
 import { randomUUID } from "node:crypto";
 import type { Redis } from "ioredis";

@@ -5,7 +5,7 @@
  * How a state changes stands in `swap-state.ts`.
  */
 
-import { type Redis } from "ioredis";
+import type { Redis } from "ioredis";
 import { RateLimiterRedis, RateLimiterRes } from "rate-limiter-flexible";
 import { z } from "zod";
 import { type Breaker, CLOSED } from "../core/breaking.ts";

@@ -15,7 +15,8 @@ export type RedisUse = "worker" | "server" | "command";
 
 /**
  * `worker`: waits through outages, since work must go on afterwards. `command`: fails within seconds, since a person
- * waits. `server`: the same for each request, also where Redis takes a command and says nothing. Throws RedisUnusable if nobody answers at the start.
+ * waits. `server`: the same for each request, also where Redis takes a command and says nothing. Throws RedisUnusable
+ * if nobody answers at the start.
  */
 export async function connectRedis(url: string, use: RedisUse): Promise<Redis> {
   const shown = withoutSecrets(url);

@@ -23,7 +23,7 @@ import {
 import { WAKERS, type Waker } from "../core/polling.ts";
 import type { PredictionId } from "../core/prediction.ts";
 import { HOUR } from "../core/time.ts";
-import { flat, type Scripts } from "./scripts.ts";
+import { BOUND_FOR_HOURS, flat, type Scripts } from "./scripts.ts";
 
 /** Each is told in move.lua. */
 const MOVE_ANSWERS = ["moved", "already", "retried", "paused", "canceled", "unopened", "taken", "lost"] as const;
@@ -64,7 +64,10 @@ export type MoveOptions = {
   readonly retry?: { readonly recordedAtMs: number };
 };
 
-/** An open item's hash: small, and deleted when its attempt ends. All values are text, as Redis keeps them. */
+/**
+ * An open item's hash: small, and deleted when its attempt ends. All values are text, as Redis keeps them. What was asked of
+ * the item stands there too, as `wake` and `cancel`: scripts alone read those.
+ */
 export type OpenItemFields = {
   readonly nonce: string;
   readonly intent_at: string;
@@ -128,8 +131,8 @@ const moveReply = z.tuple([z.enum(MOVE_ANSWERS), z.number(), z.string(), z.numbe
 
 /** So many unclear items of an account, and nothing more is bought until some are resolved. */
 export const MAX_UNCLEAR = 20;
-/** A prediction is looked for among those bound in this hour and in so many before it. */
-const BOUND_HOURS = 2;
+/** A prediction is looked for among those bound in this hour and in so many before it; the scripts keep an hour so long. */
+const BOUND_HOURS = BOUND_FOR_HOURS - 1;
 
 export function itemsOf(redis: Redis, scripts: Scripts) {
   /** Leaves word for whoever works on the attempt; answers where it stands, null if it isn't the item's any more. */
@@ -223,19 +226,6 @@ export function itemsOf(redis: Redis, scripts: Scripts) {
           return { ref, nonce: nonce ?? null, fromMs: Number(intentFrom ?? toMs), toMs };
         }),
       );
-    },
-
-    /** Which of these predictions an attempt of the account holds. */
-    async boundAmong(
-      account: AccountName,
-      predictions: readonly PredictionId[],
-      nowMs: number,
-    ): Promise<ReadonlySet<PredictionId>> {
-      if (predictions.length === 0) return new Set();
-      const held = await Promise.all(
-        hoursBackFrom(nowMs).map((hour) => redis.hmget(REDIS_KEYS.bound(account, hour), ...predictions)),
-      );
-      return new Set(predictions.filter((_, at) => held.some((hour) => hour[at] != null)));
     },
 
     /** Which attempts hold these predictions, as errand ids; predictions bound long ago are left out. */

@@ -1,8 +1,8 @@
 /**
  * Working state in Redis: where every item stands, what an open item needs, how a batch adds up.
  *
- * All of it can be rebuilt from the bucket and the provider. Each method is one script or one pipeline, so it
- * happened or it didn't; each may be repeated, since the Redis client re-sends what wasn't answered. Keys and ids
+ * All of it can be rebuilt from the bucket and the provider. What has to change together is one script or transaction, so
+ * it happened or it didn't; each method may be repeated, since the Redis client re-sends what wasn't answered. Keys and ids
  * come from `core/naming.ts`, legal steps from `core/item.ts`.
  */
 

@@ -39,10 +39,6 @@
 local bytes, batch, item, open, unclear, account, returned, unfed, failures, latest, claimed, epoch, unfinished, unsaved,
   boundNow = unpack(KEYS)
 local FIRST_BOUND = 15
-local MAX_GROUPS, MAX_LATEST, OTHERS = 100, 24, 'other errors'
-local SKEW_MS = 30 * 1000
--- A prediction is asked for within an hour of its creation, by us and by the list.
-local BOUND_FOR_S = 3 * 3600
 local m = cjson.decode(ARGV[1])
 local id = string.match(m.member, '^[^-]+')
 
@@ -106,11 +102,11 @@ local function cancelUnbought()
   return answer('canceled', NUMBERS.canceled)
 end
 
--- Whether another attempt follows: a person had redriven this one, before Redis lost that it had ended; or the batch's people
--- said so of failures of the provider's own.
+-- Whether another attempt follows: a person had redriven this one, before Redis lost that it had ended; or the batch's
+-- people said so of failures of the provider's own.
 local function mayRetry()
-  if redis.call('HEXISTS', item, 'redriven') == 1 then return attempt < 15 end
-  if not m.retry or attempt >= 15 then return false end
+  if redis.call('HEXISTS', item, 'redriven') == 1 then return attempt < MAX_ATTEMPT end
+  if not m.retry or attempt >= MAX_ATTEMPT then return false end
   if redis.call('HEXISTS', batch, 'canceled_at') == 1 or redis.call('HEXISTS', item, 'cancel') == 1 then return false end
   return tonumber(redis.call('HGET', batch, 'retry_failed') or 0) >= attempt
 end

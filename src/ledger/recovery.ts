@@ -44,9 +44,9 @@ export function recoveryOf(redis: Redis, scripts: Scripts) {
     },
 
     /**
-     * Items that may have been bought between these moments on a Redis that was lost; `fed`: rows below it were given out,
-     * as the bucket says; `cursor`: the feed goes on with this row. Answers how many are unclear now; null: the account is open on this Redis by now, and nothing was
-     * changed.
+     * Items that may have been bought between these moments on a Redis that was lost; `fed`: rows below it were given
+     * out, as the bucket says; `cursor`: the feed goes on with this row. Answers how many are unclear now; null: the
+     * account is open on this Redis by now, and nothing was changed.
      */
     async doubtLost(
       { id, account }: Pick<Batch, "id" | "account">,

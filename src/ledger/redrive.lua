@@ -14,7 +14,6 @@
 
 local bytes, batch, returned, unfed, unfinished, unclear, failures, canceling, open, boundNow = unpack(KEYS)
 local id, nowMs = ARGV[1], ARGV[2]
-local BOUND_FOR_S = 3 * 3600
 
 local items = cjson.decode(ARGV[4])
 local buys = false
@@ -29,7 +28,7 @@ if buys and redis.call('HEXISTS', batch, 'canceled_at') == 1 then
 end
 
 local function leaveGroup(group)
-  if redis.call('HEXISTS', failures, 'count:' .. group) == 0 then group = 'other errors' end
+  if redis.call('HEXISTS', failures, 'count:' .. group) == 0 then group = OTHERS end
   if redis.call('HEXISTS', failures, 'count:' .. group) == 0 then return end
   if redis.call('HINCRBY', failures, 'count:' .. group, -1) <= 0 then
     redis.call('HDEL', failures, 'count:' .. group, 'example:' .. group)
@@ -56,7 +55,7 @@ for _, one in ipairs(items) do
   local raw = redis.call('GETRANGE', bytes, index, index)
   local byte = raw == '' and 0 or string.byte(raw)
   local attempt, state = math.max(math.floor(byte / 16), 1), byte % 16
-  if attempt == ended and attempt < 15 and (state == NUMBERS.failed or state == NUMBERS.canceled or state == NUMBERS.saved) then
+  if attempt == ended and attempt < MAX_ATTEMPT and (state == NUMBERS.failed or state == NUMBERS.canceled or state == NUMBERS.saved) then
     local keys = {
       bytes = bytes, batch = batch, item = ARGV[3] .. index, returned = returned, unfed = unfed, unfinished = unfinished,
       unclear = unclear,

@@ -1,5 +1,6 @@
--- Puts back what Redis had by item of a batch that it has lost, some at a time and before the batch itself: a million items
--- in one script would hold everybody up. Until the batch is there nobody looks at them. Where it is there, nothing is changed.
+-- Puts back what Redis had by item of a batch that it has lost, some at a time and before the batch itself: a million
+-- items in one script would hold everybody up. Until the batch is there nobody looks at them. Where it is there,
+-- nothing is changed.
 --
 -- KEYS  1 batch    2 predictions bound this hour
 -- ARGV  1 the common beginning of the items' keys    2 a JSON object:
@@ -9,8 +10,6 @@
 -- Returns 1, or 0 if there is such a batch.
 
 local batch, boundNow = unpack(KEYS)
--- As in move.lua.
-local BOUND_FOR_S = 3 * 3600
 local itemKeys = ARGV[1]
 local m = cjson.decode(ARGV[2])
 

@@ -1,16 +1,31 @@
-/** The Lua scripts as commands of the Redis client. The states are prepended, so that Lua knows them by name, and what several share. */
+/**
+ * The Lua scripts as commands of the Redis client. What they share with the code around them is prepended: the states by
+ * name, and numbers that are decided there.
+ */
 
 import { readFileSync } from "node:fs";
 import type { Redis } from "ioredis";
-import { ITEM_STATES } from "../core/item.ts";
+import { MAX_GROUPS, OTHER_ERRORS } from "../core/failing.ts";
+import { ITEM_STATES, MAX_ATTEMPT } from "../core/item.ts";
+import { MAX_LATEST } from "../core/recalling.ts";
+import { DEFAULT_SWEEP_POLICY } from "../core/sweeping.ts";
+import { HOUR, SECOND } from "../core/time.ts";
 
-const STATE_TABLES = [
+/**
+ * So many hours after its binding a prediction can be asked for: it is within an hour of its creation, by us and by the
+ * list.
+ */
+export const BOUND_FOR_HOURS = 3;
+
+const SHARED = [
   `local STATES = { ${ITEM_STATES.map((state, number) => `[${number}] = '${state}'`).join(", ")} }`,
   `local NUMBERS = { ${ITEM_STATES.map((state, number) => `${state} = ${number}`).join(", ")} }`,
+  `local BOUND_FOR_S, SKEW_MS = ${(BOUND_FOR_HOURS * HOUR) / SECOND}, ${DEFAULT_SWEEP_POLICY.skewMs}`,
+  `local MAX_ATTEMPT, MAX_LATEST, MAX_GROUPS, OTHERS = ${MAX_ATTEMPT}, ${MAX_LATEST}, ${MAX_GROUPS}, '${OTHER_ERRORS}'`,
 ].join("\n");
 
 const script = (...names: string[]) =>
-  [STATE_TABLES, ...names.map((name) => readFileSync(new URL(name, import.meta.url), "utf8"))].join("\n");
+  [SHARED, ...names.map((name) => readFileSync(new URL(name, import.meta.url), "utf8"))].join("\n");
 
 /** Keys first, then arguments; each script's own header says which. */
 type Script = (...keysAndArguments: (string | number | Buffer)[]) => Promise<unknown>;

@@ -1,7 +1,7 @@
 /**
- * States that all processes change, each a field of a hash. One changes only from what its writer read (`swap-field.lua`), so
- * that what two processes learn at once adds up. A change that is sent again after a lost reply is decided again, from what
- * stands there then.
+ * States that all processes change, each a field of a hash. One changes only from what its writer read
+ * (`swap-field.lua`), so that what two processes learn at once adds up. A change that is sent again after a lost reply
+ * is decided again, from what stands there then.
  */
 
 import type { Redis } from "ioredis";

@@ -1,5 +1,5 @@
 -- What was asked of a running item since its last poll. The wake-up is taken; the cancel stays until the item ends.
--- A late poll of an earlier attempt takes no wake-up, and tells nothing of the one that runs now.
+-- A late poll of an earlier attempt takes no wake-up, and notes nothing.
 --
 -- KEYS  1 bytes    2 item    3 batch
 -- ARGV  1 index    2 attempt    3 the status that the poll saw, or '' if it saw none: then the last one stands

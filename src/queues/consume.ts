@@ -2,8 +2,8 @@
  * Runs a stage on a queue: reads each job once, at this edge, and turns the stage's outcome into what BullMQ does.
  *
  * Locks last 10 s and are scanned for every 2 s, so what a killed worker held goes on within 15 s: the two add up, and
- * a scan that comes a moment before the last one's key has expired is left out, so it counts twice. A stalled job is simply run again, however often: the item's byte bounds the
- * harm, not the count.
+ * a scan that comes a moment before the last one's key has expired is left out, so it counts twice. A stalled job is
+ * simply run again, however often: the item's byte bounds the harm, not the count.
  *
  * What failed and was then snoozed begins to count its tries anew: an errand that never ends would use them up by the
  * troubles of weeks, and pause longest after the newest of them.

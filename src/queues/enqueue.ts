@@ -108,7 +108,10 @@ export function openQueues(redis: Redis) {
       return refs.filter((_, at) => scores[at] != null && Number(scores[at]) / SCORES_PER_MS < beforeMs);
     },
 
-    /** Puts the next poll off until the moment that is decided for its errand (null: not at all), unless it is on its way. */
+    /**
+     * Puts the next poll off until the moment that is decided for its errand (null: not at all), unless it is on its
+     * way.
+     */
     async deferFollow(ref: AttemptRef, nowMs: number, until: (errand: FollowErrand) => number | null): Promise<void> {
       const spec = followQueue(ref.account);
       const job = await queue(spec.name).getJob(errandId(ref));

@@ -697,7 +697,9 @@ describe("on a Redis without its last moments,", () => {
     await feed(line);
     await buy(line, refOf(batch, 0));
     const restore = await remember(line);
-    const [held] = [...(await line.ledger.boundAmong(ACCOUNT, [predictionId(`p-${batch.slice(0, 4)}-0-1`)], NOON))];
+    const [held] = [
+      ...(await line.ledger.holdersAmong(ACCOUNT, [predictionId(`p-${batch.slice(0, 4)}-0-1`)], NOON)).keys(),
+    ];
     const ref = refOf(batch, 1);
     const receipt = buildReceipt({
       ref,

@@ -42,7 +42,7 @@ async function sweep(line: Line, books: readonly Bought[]): Promise<readonly { a
       return readRow(bucket, batch, place);
     },
     openOn: ledger.openOn,
-    boundAmong: ledger.boundAmong,
+    holdersAmong: ledger.holdersAmong,
     move: ledger.move,
     withdraw: (...[of, row, why]: Parameters<typeof withdrawItem>) => withdrawItem(of, row, why, line),
     keepEnding: (...[of, ending]: [ReturnType<typeof refOf>, Parameters<typeof keepEnding>[2]]) =>

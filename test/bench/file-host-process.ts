@@ -1,6 +1,6 @@
 /**
- * A file host as a process of its own: `/files/<bytes>/<name>` is a file of so many bytes, announced. Told `start` it answers
- * its address; it ends with its parent.
+ * A file host as a process of its own: `/files/<bytes>/<name>` is a file of so many bytes, announced. Told `start` it
+ * answers its address; it ends with its parent.
  */
 
 import { once } from "node:events";

@@ -1,5 +1,6 @@
 /**
- * Thousands in flight, and ends all the time, known by sweeps of the provider's list alone: how late, and for how many pages.
+ * Thousands in flight, and ends all the time, known by sweeps of the provider's list alone: how late, and for how many
+ * pages.
  *
  * Replicate's limits hold some 3,000 predictions in flight where half of the runs take five minutes: 530 creates and 3,000
  * reads a minute. Here all of that is quicker by one factor, runs and both limits, which the emulator enforces. After

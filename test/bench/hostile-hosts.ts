@@ -1,10 +1,10 @@
 /**
- * Hostile hosts: a thousand outputs, a hundred each of ten kinds, are saved by the copy stage as a worker runs it, from a host
- * that breaks its word. Every item is to end saved with the right bytes, or failed with the right reason; what mustn't be asked
- * is listened to, and every connection that this process tries is looked at.
+ * Hostile hosts: a thousand outputs, a hundred each of ten kinds, are saved by the copy stage as a worker runs it, from
+ * a host that breaks its word. Every item is to end saved with the right bytes, or failed with the right reason; what
+ * mustn't be asked is listened to, and every connection that this process tries is looked at.
  *
- * Of what breaks off one half breaks off each time, the other only twice. Files are kept for a minute here (20 s where it is short), and the time
- * is then put forward, past the moment until which the stage tries again.
+ * Of what breaks off one half breaks off each time, the other only twice. Files are kept for a minute here (20 s where
+ * it is short), and the time is then put forward, past the moment until which the stage tries again.
  */
 
 import { subscribe, unsubscribe } from "node:diagnostics_channel";

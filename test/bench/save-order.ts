@@ -1,8 +1,8 @@
 /**
- * Order: 3,600 outputs whose expiries are spread over ten minutes, the first a minute ahead, come to the copy queue shuffled,
- * and are saved at 1.05 times the rate that it takes to save all in time. BullMQ's own queue decides which is next, with our
- * priorities and, beside it, without any. The time is virtual: the k-th that is taken is saved after k/rate, so that eleven
- * minutes pass in some seconds.
+ * Order: 3,600 outputs whose expiries are spread over ten minutes, the first a minute ahead, come to the copy queue
+ * shuffled, and are saved at 1.05 times the rate that it takes to save all in time. BullMQ's own queue decides which is
+ * next, with our priorities and, beside it, without any. The time is virtual: the k-th that is taken is saved after
+ * k/rate, so that eleven minutes pass in some seconds.
  */
 
 import { Queue } from "bullmq";

@@ -2,9 +2,9 @@
  * Saving: how fast files come into the bucket, beside what people write by hand and what the machine can do; whether the
  * nearest expiry comes first; and what hostile hosts get away with.
  *
- * Large files and small ones are saved by one process (`saver-process.ts`) from another (`file-host-process.ts`), so many at
- * once, each way in turn and several rounds; the table shows the median. Where there is a folder in memory (/dev/shm) files go
- * there first: what is seen then is our own work, and not the disk's, which a second table has.
+ * Large files and small ones are saved by one process (`saver-process.ts`) from another (`file-host-process.ts`), so
+ * many at once, each way in turn and several rounds; the table shows the median. Where there is a folder in memory
+ * (/dev/shm) files go there first: what is seen then is our own work, and not the disk's, which a second table has.
  */
 
 import { execFile, spawnSync } from "node:child_process";

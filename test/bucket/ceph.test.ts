@@ -1,4 +1,7 @@
-/** The suite against Ceph's object gateway: `OUTLAST_TEST_CEPH=1`, with Debian's radosgw, ceph-mon, ceph-osd, ceph-common. */
+/**
+ * The suite against Ceph's object gateway: `OUTLAST_TEST_CEPH=1`, with Debian's radosgw, ceph-mon, ceph-osd,
+ * ceph-common.
+ */
 
 import { ListMultipartUploadsCommand, S3Client } from "@aws-sdk/client-s3";
 import { test } from "vitest";

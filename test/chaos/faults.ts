@@ -18,7 +18,10 @@ const UNCLEAR_KINDS: readonly (readonly FaultOrder[])[] = [
   [{ route: "create", kind: "half-body" }],
 ];
 
-/** `most`: of each kind of unclear answer, in a run that has no time to wait for the evidence on late ones; null: any number. */
+/**
+ * `most`: of each kind of unclear answer, in a run that has no time to wait for the evidence on late ones; null: any
+ * number.
+ */
 export function faults({
   unclear,
   most,

@@ -1,4 +1,7 @@
-/** A judge that finds nothing proves nothing: here is each thing that it must find, and a run in which there is nothing to find. */
+/**
+ * A judge that finds nothing proves nothing: here is each thing that it must find, and a run in which there is nothing
+ * to find.
+ */
 
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

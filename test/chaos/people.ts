@@ -1,6 +1,7 @@
 /**
- * What people do in a chaos run, drawn from the seed: every few seconds a batch is paused and, some seconds later, let go on;
- * and items that failed are bought again. Whoever isn't answered, as while Redis is away or knows nothing, says it again.
+ * What people do in a chaos run, drawn from the seed: every few seconds a batch is paused and, some seconds later, let
+ * go on; and items that failed are bought again. Whoever isn't answered, as while Redis is away or knows nothing, says
+ * it again.
  */
 
 import { setTimeout as sleep } from "node:timers/promises";

@@ -157,7 +157,10 @@ async function submit(world: World, items: readonly Item[]): Promise<BatchId> {
   return batch;
 }
 
-/** In small groups over the run's first half. Whoever isn't answered, as while Redis is down, asks again with the same id. */
+/**
+ * In small groups over the run's first half. Whoever isn't answered, as while Redis is down, asks again with the same
+ * id.
+ */
 async function enqueueAll(
   { client }: World,
   items: readonly Item[],

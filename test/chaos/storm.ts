@@ -1,8 +1,9 @@
 /**
- * What a chaos run does to its fleet, drawn from the seed: every few seconds a worker is killed without a word and another
- * started; one after another is frozen past its locks and goes on; Redis loses its last seconds, and once everything;
- * strangers buy on the account, and people pause and redrive (`people.ts`). The order of what befalls Redis is tied to how far the items are, not to the clock, so
- * that it strikes in the middle of work on a fast and on a slow machine.
+ * What a chaos run does to its fleet, drawn from the seed: every few seconds a worker is killed without a word and
+ * another started; one after another is frozen past its locks and goes on; Redis loses its last seconds, and once
+ * everything; strangers buy on the account, and people pause and redrive (`people.ts`). The order of what befalls Redis
+ * is tied to how far the items are, not to the clock, so that it strikes in the middle of work on a fast and on a slow
+ * machine.
  */
 
 import { setTimeout as sleep } from "node:timers/promises";

@@ -1,6 +1,7 @@
 /**
- * One chaos run's fleet: a Redis that can lose its last seconds, the emulator, a folder for a bucket, worker processes that
- * can be killed and frozen, and a server that takes the provider's webhooks, where there is one. All of it lives in one folder, logs too, which stays where a run has failed.
+ * One chaos run's fleet: a Redis that can lose its last seconds, the emulator, a folder for a bucket, worker processes
+ * that can be killed and frozen, and a server that takes the provider's webhooks, where there is one. All of it lives
+ * in one folder, logs too, which stays where a run has failed.
  */
 
 import { type ChildProcess, spawn } from "node:child_process";

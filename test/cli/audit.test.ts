@@ -151,7 +151,8 @@ describe("an audit", () => {
       ]),
     );
 
-    // A file is cut off, a receipt scribbled over, another copied to a second item, and an item appears that nobody submitted.
+    // A file is cut off, a receipt scribbled over, another copied to a second item, and an item appears that nobody
+    // submitted.
     await bucket.put(saved[11]?.outputs[0]?.key ?? "", "short", { contentType: "image/png" });
     await bucket.put(OBJECT_KEYS.receipt(batch, 12, 1), "{", { contentType: "application/json" });
     const twin = await readReceipt(bucket, { batch, index: 14, attempt: 1 });

@@ -1,7 +1,7 @@
 /**
- * Every job of every stage, those that run among them, is removed by hand, again and again in the middle of a run. Jobs are
- * only errands: the keeper gives each open item the one that its state implies, and by the provider's books nothing is bought
- * twice.
+ * Every job of every stage, those that run among them, is removed by hand, again and again in the middle of a run. Jobs
+ * are only errands: the keeper gives each open item the one that its state implies, and by the provider's books nothing
+ * is bought twice.
  */
 
 import { Queue } from "bullmq";

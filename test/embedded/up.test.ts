@@ -9,7 +9,8 @@ import { jsonLines, outlast } from "../cli/outlast.ts";
 import { firstWorker, redisPid, runs, test, untilGone, upFileOf, workerPids } from "./up-place.ts";
 
 const ROW = '{"input":{"prompt":"a red fox"},"model":"outlast/picture"}\n';
-const TIMEOUT = 60_000;
+/** Generous: each takes some seconds, and many on a busy machine. */
+const TIMEOUT = 150_000;
 
 describe("a whole life of it", () => {
   test("up runs what is submitted, and SIGTERM leaves no process and no up.json behind", { timeout: TIMEOUT }, async ({
@@ -85,7 +86,7 @@ describe("what breaks under it", () => {
     await up.shows(/is started again/);
 
     await expect
-      .poll(async () => (await outlast(["watch", stdout.trim()], { env: place.env })).code, { timeout: 40_000 })
+      .poll(async () => (await outlast(["watch", stdout.trim()], { env: place.env })).code, { timeout: 100_000 })
       .toBe(0);
     expect(await upFileOf(place.stateDir, up)).toMatchObject({ redis_url: file.redis_url });
   });

@@ -72,7 +72,7 @@ export async function get(emulator: Emulator, id: string): Promise<Shown> {
 
 /** The prediction as it is once it has ended. */
 export async function ended(emulator: Emulator, id: string): Promise<Shown> {
-  await expect.poll(() => get(emulator, id), { timeout: 10_000, interval: 20 }).toHaveProperty("completed_at");
+  await expect.poll(() => get(emulator, id), { timeout: 25_000, interval: 20 }).toHaveProperty("completed_at");
   return get(emulator, id);
 }
 

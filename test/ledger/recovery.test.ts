@@ -59,7 +59,7 @@ test("every unclear item and every prediction that is held", async ({ line: { le
   expect(new Set(intents.map(({ ref }) => ref.index))).toEqual(new Set(restored.unclear.map(({ index }) => index)));
   expect(new Set(intents.map(({ fromMs, toMs }) => toMs - fromMs))).toEqual(new Set([1_000]));
   const held = [...restored.bound.keys()].map(predictionId);
-  expect((await ledger.boundAmong(ACCOUNT, held, NOON)).size).toBe(held.length);
+  expect((await ledger.holdersAmong(ACCOUNT, held, NOON)).size).toBe(held.length);
 });
 
 test("one that Redis knows is left as it is, item by item", async ({ line: { ledger } }) => {

@@ -1,4 +1,7 @@
-/** Holds a settled race against the provider's books: what was bought, by whom, and whether every item has what is its own. */
+/**
+ * Holds a settled race against the provider's books: what was bought, by whom, and whether every item has what is its
+ * own.
+ */
 
 import { expect } from "vitest";
 import { readReceipt } from "../../src/bucket/records.ts";

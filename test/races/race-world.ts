@@ -65,7 +65,7 @@ export type Scenario = {
 export const FREEZING_POINTS = [
   ..."claim create bind adopt doubt giveBack withdraw enqueueFollow".split(" "),
   ..."get takeMarks succeed conclude keepEnding writeReceipt fail save".split(" "),
-  ..."list intents boundAmong markItem wakeFollow walkCancel redrive advance putOnce".split(" "),
+  ..."list intents holdersAmong markItem wakeFollow walkCancel redrive advance putOnce".split(" "),
 ];
 
 /** Carries out an effect when it is its turn. */
@@ -199,7 +199,10 @@ export async function race(world: RaceWorld, scheduler: Scheduler, actors: reado
   world.tellsByWebhook = false;
 }
 
-/** An end doesn't change within its attempt, attempts only grow, and the counters are what the bytes say, at every moment. */
+/**
+ * An end doesn't change within its attempt, attempts only grow, and the counters are what the bytes say, at every
+ * moment.
+ */
 export async function watch({ line, batch, seen, troubles }: RaceWorld, after: string): Promise<void> {
   const [items, standing] = await Promise.all([
     line.ledger.readStates(ACCOUNT, batch, 0, ITEMS),
@@ -410,7 +413,6 @@ export async function sweep(world: RaceWorld, pace: Pace = atOnce): Promise<void
     intents: ledger.intents,
     readRow: async ({ batch, index }) => readRow(bucket, batch, (await world.line.createErrand(batch, index)).place),
     openOn: ledger.openOn,
-    boundAmong: ledger.boundAmong,
     move: ledger.move,
     withdraw: (ref, row, why) => withdrawItem(ref, row, why, { ...paced({ bucket, ledger, queues }, pace), clock }),
     keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),
@@ -434,7 +436,7 @@ async function keep(world: RaceWorld): Promise<void> {
       touch: ledger.touch,
       close: ledger.close,
       revive: (ref, errand, fields) =>
-        giveErrand(ref, errand, fields, { bucket, ledger, queues, filesKeptMs: () => HOUR }),
+        giveErrand(ref, errand, fields, { bucket, ledger, queues, filesKeptMs: () => HOUR, clock }),
       reviveErrands: async () => undefined,
       unfinishedBatches: ledger.unfinishedBatches,
       standing: ledger.standing,
@@ -585,7 +587,10 @@ async function workOff(world: RaceWorld, queueName: string, pace: Pace, looks: n
 /** More than any scenario needs. */
 const MAX_ROUNDS = 30;
 
-/** Does what is left to do, as a fleet would, until there is nothing: sweeps and the keeper come when their time has come. */
+/**
+ * Does what is left to do, as a fleet would, until there is nothing: sweeps and the keeper come when their time has
+ * come.
+ */
 export async function settle(world: RaceWorld): Promise<void> {
   let before = "";
   for (let round = 0; round < MAX_ROUNDS; round++) {

@@ -77,7 +77,7 @@ export function wakeEffects({ bucket, ledger, queues, clock }: OnClock): Omit<Wa
     runningAmong: ledger.runningAmong,
     markItem: ledger.markItem,
     wakeFollow: queues.wakeFollow,
-    giveFollow: (ref) => giveFollow(ref, { bucket, ledger, queues, filesKeptMs: () => OUTPUT_LIFETIME_MS }),
+    giveFollow: (ref) => giveFollow(ref, { bucket, ledger, queues, filesKeptMs: () => OUTPUT_LIFETIME_MS, clock }),
     deferPolls: (of, refs, by) => deferPolls(of, refs, by, { queues, clock }),
     noteSwept: ledger.noteSwept,
     warn: () => undefined,

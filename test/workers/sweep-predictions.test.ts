@@ -65,7 +65,6 @@ function depsOf(world: World, fields: Partial<SweepDeps> = {}): SweepDeps {
       if (place === undefined) throw new Error("the row is gone");
       return readRow(bucket, batch, place);
     },
-    boundAmong: ledger.boundAmong,
     move: ledger.move,
     withdraw: (of, row, why) => withdrawItem(of, row, why, { bucket, ledger, queues, clock }),
     keepEnding: (of, ending) => keepEnding(bucket, of, ending),
@@ -327,11 +326,11 @@ describe("a sweep", () => {
     world.shown.push({ id: "other", input: { prompt: "a horse" }, atMs: NOON + SECOND });
     line.clock.forward(CLEAN_MS);
     const looked: number[] = [];
-    const boundAmong: SweepDeps["boundAmong"] = (account, ids, nowMs) => {
+    const holdersAmong: SweepDeps["holdersAmong"] = (account, ids, nowMs) => {
       looked.push(ids.length);
-      return line.ledger.boundAmong(account, ids, nowMs);
+      return line.ledger.holdersAmong(account, ids, nowMs);
     };
-    await sweep(world, { boundAmong });
+    await sweep(world, { holdersAmong });
     expect(looked, "two pages, and what was left of them").toEqual([2, 2, 1]);
     expect(await stateOf(world, 1)).toBe("waiting");
   });

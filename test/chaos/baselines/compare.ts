@@ -1,7 +1,7 @@
 /**
- * What the same faults and kills make of what people use today, on an emulator of its own each: the official client in a
- * loop, and a BullMQ worker with a slot for each prediction. Their Redis loses nothing, none of their inputs fails by itself,
- * and each gets as many tries as is usual.
+ * What the same faults and kills make of what people use today, on an emulator of its own each: the official client in
+ * a loop, and a BullMQ worker with a slot for each prediction. Their Redis loses nothing, none of their inputs fails by
+ * itself, and each gets as many tries as is usual.
  *
  * Judged as Outlast is: paid is what the emulator's books say, lost is an input without its whole output at the end.
  */
