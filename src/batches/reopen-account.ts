@@ -9,6 +9,7 @@
  * from the start. Where something can't be read the account stays closed, and its reason stands where people look.
  */
 
+import { readBatchActs } from "../bucket/acts.ts";
 import { listBatchIds } from "../bucket/list-batches.ts";
 import { readBatch, readManifest } from "../bucket/records.ts";
 import { noteRedis } from "../bucket/redis-notes.ts";
@@ -16,6 +17,7 @@ import type { Batch } from "../core/batch.ts";
 import type { AccountName } from "../core/naming.ts";
 import { DAY } from "../core/time.ts";
 import type { AccountOpening, Ledger, LostSpan, RedisIdentity } from "../ledger/ledger.ts";
+import { judgeActs } from "./judge-acts.ts";
 import { rebuildBatch } from "./rebuild-batch.ts";
 import { endCanceled, type ReviseDeps, repairLost, reviseBatch } from "./revise-batch.ts";
 
@@ -43,7 +45,7 @@ export type Reopened = {
   readonly unclear: number;
 };
 
-/** A finished batch isn't brought back to Redis after so long. */
+/** A finished batch isn't brought back to Redis after so long, unless something of it was opened again. */
 const KEPT_FOR_MS = 7 * DAY;
 const LONGEST_REASON = 500;
 
@@ -111,11 +113,9 @@ async function reopenBatch(
   lost: { readonly fromMs: number | null; readonly byMs: number },
   deps: ReopenDeps,
 ): Promise<ReopenedBatch | null> {
-  const { bucket, ledger } = deps;
-  const standing = await ledger.standing(batch.account, batch.id);
+  const standing = await deps.ledger.standing(batch.account, batch.id);
   if (standing === null) {
-    const manifest = await readManifest(bucket, batch.id);
-    if (manifest !== null && Date.parse(manifest.finished_at) < deps.clock() - KEPT_FOR_MS) return null;
+    if (await isOver(batch, deps)) return null;
     const { unclear, acted } = await rebuildBatch(batch, lost.byMs, deps);
     await repairLost(batch, acted, deps);
     for (const index of acted.canceled) await endCanceled(batch, index, deps);
@@ -125,4 +125,13 @@ async function reopenBatch(
   const span = { fromMs: Math.min(fromMs, lost.byMs), toMs: lost.byMs };
   const unclear = await reviseBatch(standing, span, deps);
   return { batch, how: "revised", unclear };
+}
+
+/** Whether it finished long ago, and nobody has redriven or repaired anything of it since. */
+async function isOver({ id }: Batch, { bucket, clock }: ReopenDeps): Promise<boolean> {
+  const manifest = await readManifest(bucket, id);
+  const finishedAtMs = manifest === null ? Number.POSITIVE_INFINITY : Date.parse(manifest.finished_at);
+  if (finishedAtMs >= clock() - KEPT_FOR_MS) return false;
+  const { redrivenAtMs } = judgeActs(await readBatchActs(bucket, id));
+  return redrivenAtMs === null || redrivenAtMs < finishedAtMs;
 }

@@ -6,6 +6,7 @@ import { holdBatch } from "../../src/batches/hold-batch.ts";
 import { limitAccount } from "../../src/batches/limit-account.ts";
 import { openKnownBatch } from "../../src/batches/rebuild-batch.ts";
 import { type ReopenDeps, type Reopened, reopenAccount } from "../../src/batches/reopen-account.ts";
+import { repairItem } from "../../src/batches/repair-item.ts";
 import { reportAccount } from "../../src/batches/report-account.ts";
 import { reportBatch } from "../../src/batches/report-batch.ts";
 import { restoreLimits } from "../../src/batches/restore-limits.ts";
@@ -311,6 +312,28 @@ describe("on a Redis that was emptied,", () => {
     expect(await statesOf(line, batch)).toEqual(["2 unclear", "1 canceled", "1 canceled"]);
     expect(await standingOf(line, batch)).toMatchObject({ finishedAtMs: null });
   });
+
+  test.for(["redriven", "repaired"] as const)(
+    "a batch that had ended long ago, and of which something was %s lately, isn't forgotten",
+    async (how, { line }) => {
+      await line.clear();
+      const batch = await submit(line, "b", 2);
+      await feed(line);
+      for (const index of [0, 1]) await buyAndEnd(line, refOf(batch, index), FAILED);
+      await finish(line, batch);
+      const rest = await submit(line, "another", 1);
+      await feed(line);
+      await buyAndEnd(line, refOf(rest, 0), FAILED);
+      await finish(line, rest);
+      line.clock.forward(8 * DAY);
+      if (how === "redriven") await redrive(line, batch, { indexes: [[1, 1]] });
+      else await repairItem(refOf(batch, 1), "p-late", line.clock(), line);
+      await line.redis.flushall();
+      await reopen(line);
+      expect(await statesOf(line, batch)).toEqual(["1 failed", how === "redriven" ? "2 unclear" : "2 running"]);
+      expect(await line.ledger.standing(ACCOUNT, rest), "of which nothing was").toBeNull();
+    },
+  );
 
   test.for(["emptied", "behind"])(
     "and one that was only %s: a single that came since is bought, though its window was noted",
