@@ -67,7 +67,7 @@ export function judgeActs(acts: readonly DatedAct[]): Acted {
         act satisfies never;
     }
   }
-  const highest = Math.max(0, ...acts.map(({ n }) => n));
+  const highest = acts.reduce((most, { n }) => Math.max(most, n), 0);
   return { acts: highest, paused, canceledAtMs, walkedAtMs, canceled, redriven, repaired, redrivenAtMs };
 }
 

@@ -120,3 +120,10 @@ test("a batch is never paused and canceled at once, and nothing redriven last is
     }),
   );
 });
+
+test("of a day of singles hundreds of thousands may be canceled one by one", () => {
+  const acts = Array.from({ length: 300_000 }, (_, index): Act => ({ act: "cancel", items: [index] }));
+  const acted = judgeActs(acts.map((act, at) => ({ ...act, n: at + 1, atMs: at })));
+  expect(acted).toMatchObject({ acts: 300_000 });
+  expect(acted.canceled.size).toBe(300_000);
+});
