@@ -16,7 +16,7 @@ import { CANCELED_BY_A_PERSON, type WithdrawDeps, withdrawItem } from "./withdra
 
 export type CancelDeps = WithdrawDeps & {
   readonly bucket: Bucket;
-  readonly ledger: Pick<Ledger, "move" | "markItem" | "nextAct">;
+  readonly ledger: Pick<Ledger, "move" | "markItem" | "readItem" | "nextAct">;
   readonly queues: WithdrawDeps["queues"] & Pick<Queues, "wakeFollow">;
 };
 
@@ -25,21 +25,29 @@ const ROUNDS = 100;
 
 /** Answers where the item stands now; an item that has ended stays as it is. */
 export async function cancelItem(
-  { state, ...ref }: AttemptRef & { readonly state: ItemState },
+  { state, ...found }: AttemptRef & { readonly state: ItemState },
   row: StoredRow,
   deps: CancelDeps,
 ): Promise<ItemState> {
   if (isEnd(state)) return state;
-  const { account, batch, index } = ref;
+  const { account, batch, index } = found;
   const number = await deps.ledger.nextAct({ account, id: batch });
   await writeBatchAct(deps.bucket, batch, number, { act: "cancel", items: [index] }, deps.clock());
 
+  let ref: AttemptRef = found;
   for (let round = 0; round < ROUNDS; round++) {
     const withdrawn = await withdrawItem(ref, row, CANCELED_BY_A_PERSON, deps);
     // Redis may have lost that it was bought: whoever looks into that finds the act, too.
     if (withdrawn.answer === "unopened") return withdrawn.state;
     if (withdrawn.answer !== "lost") return "canceled";
     const stands = await deps.ledger.markItem(ref, "cancel");
+    if (stands === null) {
+      // Its attempt ended meanwhile, and another was opened: that one is to end, too.
+      const { attempt, state: now } = await deps.ledger.readItem(ref);
+      if (isEnd(now)) return now;
+      ref = { account, batch, index, attempt };
+      continue;
+    }
     // A mark needs somebody who works on the item. It waits again: nobody does.
     if (stands === "waiting") continue;
     // Refused while a poll runs: that one may have looked for marks a moment too early.
@@ -47,7 +55,7 @@ export async function cancelItem(
       await sleep(SECOND);
       await deps.queues.wakeFollow(ref);
     }
-    return stands ?? state;
+    return stands;
   }
   throw new Error(
     `item ${itemId(batch, index)} was claimed and given back ${ROUNDS} times while it was to be canceled`,

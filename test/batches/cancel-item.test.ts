@@ -4,7 +4,7 @@ import { findItem } from "../../src/batches/find-item.ts";
 import type { Act } from "../../src/bucket/acts.ts";
 import { readReceipt } from "../../src/bucket/records.ts";
 import type { ItemState, ItemStep } from "../../src/core/item.ts";
-import { type AttemptRef, itemId, OBJECT_KEYS, QUEUE_NAMES } from "../../src/core/naming.ts";
+import { type AttemptRef, itemId, OBJECT_KEYS, QUEUE_NAMES, REDIS_KEYS } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
 import { HOUR } from "../../src/core/time.ts";
 import { everyCrash } from "../support/crash.ts";
@@ -157,6 +157,18 @@ describe("while somebody works on it, an item", () => {
     const deps = withMeanwhile(world, () => line.ledger.move(world.ref, "bind", { nowMs: NOON, predictionId: P1 }));
     expect(await cancel(world, deps)).toBe("running");
     expect(await look(world)).toMatchObject({ state: "running", marked: true });
+  });
+
+  test("that is to be bought again by then isn't: its next attempt is canceled", async ({ line }) => {
+    const world = await openWorld(line, "recording");
+    await line.redis.hset(REDIS_KEYS.batch(ACCOUNT, world.ref.batch), "retry_failed", 1);
+    const deps = withMeanwhile(world, () =>
+      line.ledger.move(world.ref, "fail", { nowMs: NOON, retry: { recordedAtMs: NOON } }),
+    );
+    expect(await cancel(world, deps)).toBe("canceled");
+    expect(await line.ledger.readItem(world.ref)).toMatchObject({ attempt: 2, state: "canceled" });
+    expect(await readReceipt(line.bucket, { ...world.ref, attempt: 2 })).toMatchObject({ status: "canceled" });
+    expect(await actsOf(world)).toEqual([act]);
   });
 
   test("that is claimed and given back over and over isn't called canceled", async ({ line }) => {
