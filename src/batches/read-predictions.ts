@@ -30,8 +30,8 @@ export type FoundPrediction = AttemptRef &
     readonly fields: Partial<OpenItemFields>;
   };
 
-/** The same addresses all day (UTC). */
-export type LinksOfADay = PredictionLinks & { readonly day: number };
+/** Addresses that are the same for all who are given this text: for a day (UTC), and one secret that signs them. */
+export type StandingLinks = PredictionLinks & { readonly sameWhile: string };
 
 export type Predictions = {
   /** What was just admitted needn't be read back; it is answered as it stands then: waiting. */
@@ -41,8 +41,8 @@ export type Predictions = {
   /** The receipt of an item that has ended; null where it ended without one. */
   readonly receiptOf: (found: AttemptRef & { readonly state: ItemState }) => Promise<Receipt | null>;
   readonly view: (found: FoundPrediction, links: PredictionLinks) => Promise<PredictionView>;
-  /** The view as JSON. Once an item has ended nothing in it changes but addresses, so it is kept for a day's. */
-  readonly json: (found: FoundPrediction, links: LinksOfADay) => Promise<string>;
+  /** The view as JSON. Once an item has ended nothing in it changes but addresses, so it is kept for those. */
+  readonly json: (found: FoundPrediction, links: StandingLinks) => Promise<string>;
   /** Whether another row has the same identity, and is the one that its producers were told of. */
   readonly isVoid: (found: FoundPrediction) => Promise<boolean>;
 };
@@ -127,7 +127,7 @@ export function openPredictions(deps: {
     },
 
     async json(found, links) {
-      const key = `${found.id} ${found.attempt} ${links.day} ${links.baseUrl}`;
+      const key = `${found.id} ${found.attempt} ${links.sameWhile}`;
       const kept = isEnd(found.state) ? texts.get(key) : undefined;
       if (kept !== undefined) return kept;
       const receipt = await receiptOf(found);

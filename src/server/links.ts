@@ -1,16 +1,17 @@
 /** Addresses that answers lead to: this server, as whoever asks can reach it, and the kept files. */
 
+import { createHash } from "node:crypto";
 import type { FastifyRequest } from "fastify";
 import { fileUrls, isSignedFor, signedFileUrl } from "../batches/file-links.ts";
-import type { LinksOfADay } from "../batches/read-predictions.ts";
+import type { StandingLinks } from "../batches/read-predictions.ts";
 import type { ItemId } from "../core/naming.ts";
-import { DAY } from "../core/time.ts";
+import { DAY, SECOND } from "../core/time.ts";
 import type { Ledger } from "../ledger/ledger.ts";
 
 export type Links = {
   /** Without a slash at its end. */
   readonly baseUrlOf: (request: Pick<FastifyRequest, "protocol" | "host">) => string;
-  readonly of: (request: Pick<FastifyRequest, "protocol" | "host">) => Promise<LinksOfADay>;
+  readonly of: (request: Pick<FastifyRequest, "protocol" | "host">) => Promise<StandingLinks>;
   /** Kept files on this server, from its root: what a page may show, which has pictures of its own host alone. */
   readonly paths: () => Promise<(item: ItemId, key: string) => string>;
   readonly opens: (
@@ -20,6 +21,9 @@ export type Links = {
   ) => Promise<boolean>;
 };
 
+/** A Redis that was lost brings another secret (`ledger/secrets.ts`), and other processes sign with it. */
+const SECRET_FOR_MS = 10 * SECOND;
+
 export function openLinks(deps: {
   readonly ledger: Pick<Ledger, "secretFor">;
   /** Null: clients reach the server where they say they did. */
@@ -28,29 +32,37 @@ export function openLinks(deps: {
   readonly publicBucketUrl: string | null;
   readonly clock: () => number;
 }): Links {
-  let secret: Promise<Buffer> | null = null;
-  const secretOnce = () => {
-    secret ??= deps.ledger.secretFor("files").catch((error: unknown) => {
-      secret = null; // Redis was away: the next request asks again
-      throw error;
-    });
-    return secret;
-  };
+  let known: { readonly atMs: number; readonly secret: Promise<Buffer> } | null = null;
+  function secretNow(): Promise<Buffer> {
+    const nowMs = deps.clock();
+    if (known !== null && Math.abs(nowMs - known.atMs) < SECRET_FOR_MS) return known.secret;
+    const asked = {
+      atMs: nowMs,
+      secret: deps.ledger.secretFor("files").catch((error: unknown) => {
+        if (known === asked) known = null; // Redis was away: the next request asks again
+        throw error;
+      }),
+    };
+    known = asked;
+    return asked.secret;
+  }
   const baseUrlOf = (request: Pick<FastifyRequest, "protocol" | "host">) =>
     deps.publicUrl ?? `${request.protocol}://${request.host}`;
 
   return {
     baseUrlOf,
     async of(request) {
-      const secret = await secretOnce();
+      const secret = await secretNow();
       const baseUrl = baseUrlOf(request);
       const nowMs = deps.clock();
-      return { baseUrl, day: Math.floor(nowMs / DAY), fileUrl: fileUrls({ ...deps, secret, baseUrl, nowMs }) };
+      const mark = createHash("sha256").update(secret).digest("hex").slice(0, 16);
+      const sameWhile = `${Math.floor(nowMs / DAY)} ${mark} ${baseUrl}`;
+      return { baseUrl, sameWhile, fileUrl: fileUrls({ ...deps, secret, baseUrl, nowMs }) };
     },
     async paths() {
-      const secret = await secretOnce();
+      const secret = await secretNow();
       return (item, key) => signedFileUrl(secret, "", item, key, deps.clock());
     },
-    opens: async (item, name, query) => isSignedFor(await secretOnce(), item, name, query, deps.clock()),
+    opens: async (item, name, query) => isSignedFor(await secretNow(), item, name, query, deps.clock()),
   };
 }

@@ -95,7 +95,7 @@ test("as JSON it is what is shown, with the addresses of the day; what has ended
     };
     const found = await predictions.find(id, "default");
     if (found === null) throw new Error("it isn't found");
-    const text = await predictions.json(found, { baseUrl, day, fileUrl });
+    const text = await predictions.json(found, { baseUrl, sameWhile: `${day} ${baseUrl}`, fileUrl });
     const before = addresses;
     expect(text).toBe(JSON.stringify(await predictions.view(found, { baseUrl, fileUrl })));
     addresses = before;
