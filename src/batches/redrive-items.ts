@@ -28,7 +28,7 @@ export type RedriveChoice = {
 
 export type RedriveDeps = {
   readonly bucket: Bucket;
-  readonly ledger: Pick<Ledger, "standing" | "readStates" | "redrive" | "nextAct">;
+  readonly ledger: Pick<Ledger, "standing" | "isCanceling" | "readStates" | "redrive" | "nextAct">;
   readonly queues: Pick<Queues, "wakeFeed">;
   readonly clock: () => number;
 };
@@ -61,7 +61,7 @@ export async function redriveItems(batch: Batch, choice: RedriveChoice, deps: Re
 async function requireOver(batch: Batch, { ledger }: RedriveDeps): Promise<void> {
   const standing = await ledger.standing(batch.account, batch.id);
   if (standing === null || standing.canceledAtMs === null) return;
-  if (!haveAllEnded(standing.counts)) throw stillCanceled(batch);
+  if (!haveAllEnded(standing.counts) || (await ledger.isCanceling(batch))) throw stillCanceled(batch);
 }
 
 function stillCanceled({ id }: Batch): CannotHold {
@@ -103,6 +103,8 @@ async function withFailures(
 
 async function redriveSlice(batch: Batch, items: readonly Redriven[], deps: RedriveDeps): Promise<number> {
   if (items.length === 0) return 0;
+  // Before the act: one that never takes effect would be believed where Redis is lost.
+  await requireOver(batch, deps);
   const nowMs = deps.clock();
   const act = { act: "redrive" as const, items: items.map(({ index, ended }): [number, number] => [index, ended]) };
   await writeBatchAct(deps.bucket, batch.id, await deps.ledger.nextAct(batch), act, nowMs);

@@ -69,6 +69,11 @@ export function decisionsOf(redis: Redis, scripts: Scripts) {
       return batchIdsAmong(await redis.zrange(REDIS_KEYS.canceling(account), 0, String(limit - 1)));
     },
 
+    /** Whether some items of a canceled batch may not have been told yet. */
+    async isCanceling({ id, account }: Pick<Batch, "id" | "account">): Promise<boolean> {
+      return (await redis.zscore(REDIS_KEYS.canceling(account), id)) !== null;
+    },
+
     /**
      * Cancels what waits in a stretch of a canceled batch; names what runs, to be woken. `from`: what comes before has
      * been woken; null: wherever the walk stands.

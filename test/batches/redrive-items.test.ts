@@ -169,6 +169,35 @@ describe("a redrive", () => {
     expect((await claim(line, refOf(batch, 3, 2))).answer).toBe("moved");
   });
 
+  test("that is refused leaves no act: a lost Redis would be put right by it, and buy", async ({ line }) => {
+    const batch = await open(line);
+    await end(line, refOf(batch, 4), FAILED);
+    await holdBatch(await standingOf(line, batch), "cancel", line);
+    // All have ended, and the walk hasn't come by.
+    await expect(redrive(line, batch)).rejects.toThrow(/haven't ended yet/);
+    expect((await readBatchActs(line.bucket, batch)).map(({ act }) => act)).not.toContain("redrive");
+    await feed(line);
+    expect(await redrive(line, batch)).toBe(3);
+  });
+
+  test("of which a cancel comes between two slices says no more of it", async ({ line }) => {
+    await line.clear();
+    const batch = await line.submit(Array.from({ length: 501 }, (_, n) => ({ prompt: `input ${n}` })));
+    await holdBatch(await standingOf(line, batch), "cancel", line);
+    await feed(line);
+    const deps = worldOf(line);
+    const redriveAndCancel: typeof deps.ledger.redrive = async (...of) => {
+      const opened = await deps.ledger.redrive(...of);
+      await holdBatch(await standingOf(line, batch), "cancel", line);
+      return opened;
+    };
+    const ledger = { ...deps.ledger, redrive: redriveAndCancel };
+    await expect(
+      redriveItems((await standingOf(line, batch)).batch, { ends: BOTH }, { ...deps, ledger }),
+    ).rejects.toThrow(/haven't ended yet/);
+    expect((await readBatchActs(line.bucket, batch)).map(({ act }) => act)).toEqual(["cancel", "redrive", "cancel"]);
+  });
+
   test("of a batch of singles leaves void rows alone: their input is another item", async ({ line }) => {
     await line.clear();
     const data = { input: { prompt: "a" }, model: "outlast/text", id: "a" };
