@@ -192,8 +192,9 @@ export function openGate(account: GatedAccount, deps: GateDeps): AccountGate {
       for (const limited of ["creates", "reads"] as const) {
         const rate = configured[limited];
         const isNew = await ledger.takeConfiguredRate(name, limited, settingText(rate));
-        // Redis may have lost the pace, and kept that it was taken.
-        if (isNew || paces[limited] === null) {
+        const pace = paces[limited];
+        // Redis may have lost the pace, and kept that it was taken; or whoever took it died before it was set.
+        if (isNew || pace === null || (!pace.byHand && settingText(pace) !== settingText(rate))) {
           await changePace(limited, (before) => (before.byHand && !isNew ? before : withRate(before, rate, false)));
         }
       }

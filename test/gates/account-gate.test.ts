@@ -324,6 +324,22 @@ describe("a prediction whose files are refused", () => {
   });
 });
 
+test("a rate that is new in the settings holds, also where whoever took it first died before it was set", async ({
+  line,
+}) => {
+  const name = newAccount();
+  const settings = { name, createsPerMinute: 600, readsPerMinute: 3_000, toleratesBurst: true };
+  const open = (createsPerMinute: number, ledger = line.ledger) =>
+    openGate({ ...settings, createsPerMinute }, { ...line, ledger, clock: clockAt(NOON), mark: () => "a probe" });
+  await open(600).configure();
+  const changePace = () => Promise.reject(new Error("killed"));
+  await expect(open(60, { ...line.ledger, changePace }).configure()).rejects.toThrow("killed");
+  const gate = open(60);
+  await gate.configure();
+  expect(await gate.retune()).toBe(60);
+  expect((await line.ledger.readBudgets(name)).paces.creates).toMatchObject({ perMinute: 60, byHand: false });
+});
+
 test("what requests come to is counted once a second, and not by the request itself", async ({ line }) => {
   const { a, name } = await twoOf(line);
   await create(
