@@ -5,8 +5,9 @@
  * The bucket says what Redis may not know: batches, parts, windows of rows that were given out, acts and receipts. What may
  * have been bought since Redis's last sure word and has no receipt is unclear over that whole time, and the account's
  * sweep looks for it. Order of effects: the note of the new Redis, batch by batch what it lacks, the rates that people set,
- * and last that the account is open. Doing any of it again changes nothing; dying in between means that it is done again
- * from the start. Where something can't be read the account stays closed, and its reason stands where people look.
+ * that the account is open, and last the end of what was canceled while all that was done. Doing any of it again changes
+ * nothing; dying before the account is open means that it is done again from the start. Where something can't be read the
+ * account stays closed, and its reason stands where people look.
  */
 
 import { readBatchActs } from "../bucket/acts.ts";
@@ -17,7 +18,7 @@ import type { Batch } from "../core/batch.ts";
 import type { AccountName } from "../core/naming.ts";
 import { DAY } from "../core/time.ts";
 import type { AccountOpening, Ledger, LostSpan, RedisIdentity } from "../ledger/ledger.ts";
-import { judgeActs } from "./judge-acts.ts";
+import { type Acted, judgeActs } from "./judge-acts.ts";
 import { rebuildBatch } from "./rebuild-batch.ts";
 import { endCanceled, type ReviseDeps, repairLost, reviseBatch } from "./revise-batch.ts";
 
@@ -38,6 +39,8 @@ export type ReopenedBatch = {
   /** Items that may have been bought, and that nobody knows of. */
   readonly unclear: number;
 };
+
+type LookedAt = ReopenedBatch & { readonly acted: Acted };
 
 export type Reopened = {
   readonly batches: number;
@@ -84,6 +87,8 @@ async function open(
   const { bucket, ledger } = deps;
   const { notedAtMs, isFirst } = await noteRedis(bucket, account, identity, deps.clock());
   const done = { batches: 0, rebuilt: 0, unclear: 0 };
+  /** What was known to be canceled of the batches that have something to buy. */
+  const canceled = new Map<Batch, Acted["canceled"]>();
   for await (const id of listBatchIds(bucket)) {
     const batch = await readBatch(bucket, id);
     if (batch === null || batch.account !== account) continue;
@@ -92,13 +97,16 @@ async function open(
     done.batches += 1;
     done.rebuilt += reopened.how === "rebuilt" ? 1 : 0;
     done.unclear += reopened.unclear;
-    deps.tell(reopened);
+    const { acted, ...told } = reopened;
+    if (await mayBuy(batch, deps)) canceled.set(batch, acted.canceled);
+    deps.tell(told);
   }
   await deps.restoreLimits();
   // What is claimed was noted before: on the first Redis of all nothing was, and none before it has lost anything.
   const hadNothing = opening.on === null && (isFirst || done.batches === 0);
   const lost: LostSpan = { fromMs: opening.lastClaimMs ?? notedAtMs, toMs: notedAtMs };
   await ledger.noteOpened(account, identity, hadNothing ? null : lost);
+  for (const [batch, known] of canceled) await endCanceledSince(batch, known, deps);
   return done;
 }
 
@@ -112,19 +120,31 @@ async function reopenBatch(
   batch: Batch,
   lost: { readonly fromMs: number | null; readonly byMs: number },
   deps: ReopenDeps,
-): Promise<ReopenedBatch | null> {
+): Promise<LookedAt | null> {
   const standing = await deps.ledger.standing(batch.account, batch.id);
   if (standing === null) {
     if (await isOver(batch, deps)) return null;
     const { unclear, acted } = await rebuildBatch(batch, lost.byMs, deps);
     await repairLost(batch, acted, deps);
     for (const index of acted.canceled) await endCanceled(batch, index, deps);
-    return { batch, how: "rebuilt", unclear };
+    return { batch, how: "rebuilt", unclear, acted };
   }
   const fromMs = Math.max(lost.fromMs ?? batch.openedAtMs, batch.openedAtMs);
   const span = { fromMs: Math.min(fromMs, lost.byMs), toMs: lost.byMs };
-  const unclear = await reviseBatch(standing, span, deps);
-  return { batch, how: "revised", unclear };
+  return { batch, how: "revised", ...(await reviseBatch(standing, span, deps)) };
+}
+
+async function mayBuy({ account, id }: Batch, { ledger }: ReopenDeps): Promise<boolean> {
+  return ((await ledger.standing(account, id))?.counts.waiting ?? 0) > 0;
+}
+
+/**
+ * A cancel that came before the account was open has left its act alone (`cancel-item.ts`); of a batch that had been looked
+ * at by then nobody would find it.
+ */
+async function endCanceledSince(batch: Batch, known: Acted["canceled"], deps: ReopenDeps): Promise<void> {
+  const { canceled } = judgeActs(await readBatchActs(deps.bucket, batch.id));
+  for (const index of canceled) if (!known.has(index)) await endCanceled(batch, index, deps);
 }
 
 /** Whether it finished long ago, and nobody has redriven or repaired anything of it since. */

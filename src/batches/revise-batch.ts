@@ -50,8 +50,12 @@ const SLICE = 500;
 const WALKED_AT_ONCE = 2_000;
 const READS_AT_ONCE = 32;
 
-/** Answers how many of its items are unclear for what was lost. */
-export async function reviseBatch(standing: BatchStanding, lost: LostSpan, deps: ReviseDeps): Promise<number> {
+/** Answers how many of its items are unclear for what was lost, and what people had decided. */
+export async function reviseBatch(
+  standing: BatchStanding,
+  lost: LostSpan,
+  deps: ReviseDeps,
+): Promise<{ readonly unclear: number; readonly acted: Acted }> {
   const acted = judgeActs(await readBatchActs(deps.bucket, standing.batch.id));
   await reviseHolds(standing, acted, deps);
   await redriveLost(standing, acted, lost, deps);
@@ -78,7 +82,7 @@ export async function reviseBatch(standing: BatchStanding, lost: LostSpan, deps:
     unclear += await reviseSlice(now.batch, given, [refOf(now.batch, index, item)], acted, lost, deps);
   }
   for (const index of acted.canceled) await endCanceled(now.batch, index, deps);
-  return unclear;
+  return { unclear, acted };
 }
 
 function mayBeBought({ state }: ItemByte): boolean {

@@ -516,6 +516,21 @@ describe("on a Redis without its last moments,", () => {
     expect(await readReceipt(line.bucket, refOf(batch, 2))).toMatchObject({ status: "canceled" });
   });
 
+  test("an item that a person cancels while the account is reopened isn't bought once it is open", async ({ line }) => {
+    await line.clear();
+    const batch = await submit(line, "b", 4);
+    await feed(line, { windowRows: 2, createBacklog: async () => 8 });
+    const restore = await remember(line);
+    await restore();
+    const said: string[] = [];
+    // Its batch was looked at, and the account isn't open yet.
+    const restoreLimits = async () => void said.push(await cancelOne(line, refOf(batch, 3)));
+    await reopen(line, { restoreLimits });
+    expect(said).toEqual(["waiting"]);
+    expect(await statesOf(line, batch)).toEqual(["1 unclear", "1 unclear", "1 waiting", "1 canceled"]);
+    expect(await readReceipt(line.bucket, refOf(batch, 3))).toMatchObject({ status: "canceled" });
+  });
+
   test("a redriven item whose row had never been given out may have been bought all the same", async ({ line }) => {
     await line.clear();
     const batch = await submit(line, "b", 3);
