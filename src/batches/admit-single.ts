@@ -62,6 +62,9 @@ type Entry = {
   readonly sinceMs: number;
 };
 
+/** By identities that were noted earlier: of each batch the highest index that was named, and to whom. */
+type Promised = Map<BatchId, { readonly index: number; readonly to: readonly Entry[] }>;
+
 export function openAdmission(deps: {
   readonly bucket: Bucket;
   readonly ledger: Pick<Ledger, "openBatch" | "standing" | "publishPart" | "restoreBatch">;
@@ -114,36 +117,57 @@ export function openAdmission(deps: {
       if (deps.clock() - entry.sinceMs > LONGEST_QUEUE_MS) answers.set(entry, new AdmissionBusy(BUSY));
     }
     if (answers.size === entries.length) return entries.map(() => new AdmissionBusy(BUSY));
-    /** The highest index that was named of each batch by identities noted earlier. */
-    const promised = new Map<BatchId, number>();
+    const promised: Promised = new Map();
+    try {
+      await answerAll(batch, entries, answers, promised);
+    } catch (error) {
+      // What stands in a part by now will be bought: who is told otherwise would send it again.
+      for (const entry of entries) if (!answers.has(entry)) answers.set(entry, asError(error));
+    }
+    for (const [id, { index, to }] of promised) {
+      await publishUpTo(id, index).catch((error: unknown) => {
+        for (const entry of to) answers.set(entry, asError(error));
+      });
+    }
+    await wakeFeed(batch);
+    return entries.map((entry) => answers.get(entry) ?? new Error("an admission was lost"));
+  }
+
+  async function answerAll(
+    batch: Batch,
+    entries: readonly Entry[],
+    answers: Map<Entry, Admitted | Error>,
+    promised: Promised,
+  ): Promise<void> {
     for (let round = 0; round < MAX_ROUNDS; round++) {
-      await Promise.all(
+      const read = await Promise.allSettled(
         entries
           .filter((entry) => !answers.has(entry))
           .map(async (entry) => {
             const standing = entry.key === null ? null : await readIdentity(bucket, entry.key);
             if (standing === null) return;
             answers.set(entry, judge(entry, standing, null));
-            promised.set(standing.batch, Math.max(promised.get(standing.batch) ?? 0, standing.index));
+            const { index, to } = promised.get(standing.batch) ?? { index: 0, to: [] };
+            promised.set(standing.batch, { index: Math.max(index, standing.index), to: [...to, entry] });
           }),
       );
+      const failed = read.find(({ status }) => status === "rejected");
+      if (failed?.status === "rejected") throw failed.reason;
       const open = entries.filter((entry) => !answers.has(entry));
       if (open.length > 0) for (const [entry, answer] of await appendPart(batch, open)) answers.set(entry, answer);
-      if (answers.size === entries.length) {
-        for (const [id, index] of promised) await publishUpTo(id, index);
-        await wakeFeed(batch);
-        return entries.map((entry) => answers.get(entry) ?? new Error("an admission was lost"));
-      }
+      if (answers.size === entries.length) return;
     }
     throw new Error(`batch ${batch.id}: ${MAX_ROUNDS} parts were written by others while this one waited for a number`);
   }
 
-  /** The feed looks every second by itself; a busy server needn't wake it at every part. */
+  /** The feed looks every second by itself; a busy server needn't wake it at every part, nor fail where it can't. */
   async function wakeFeed({ account }: Batch): Promise<void> {
     const nowMs = deps.clock();
     if (Math.abs(nowMs - wokenAtMs) < WAKE_EVERY_MS) return;
     wokenAtMs = nowMs;
-    await deps.queues.wakeFeed(account);
+    await deps.queues.wakeFeed(account).catch(() => {
+      wokenAtMs = Number.NEGATIVE_INFINITY;
+    });
   }
 
   /** Whoever noted an identity may have died before its part was published: what is answered here will be fed. */
@@ -300,6 +324,10 @@ function withinLimit(entries: readonly Entry[], nowMs: number): readonly (Line &
     lines.push({ entry, row, line });
   }
   return lines;
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
 }
 
 function digestOf(identity: string): string {

@@ -5,6 +5,7 @@ import { InputRefused, readInputJob, type SingleInput } from "../../src/batches/
 import type { Bucket } from "../../src/bucket/bucket.ts";
 import { parseRow, placeRows, readRow } from "../../src/bucket/input-parts.ts";
 import { noteWindow } from "../../src/bucket/window-notes.ts";
+import { wrappedBucket } from "../../src/bucket/wrapped-bucket.ts";
 import { type BatchId, type ItemId, OBJECT_KEYS, parseItemId, QUEUE_NAMES } from "../../src/core/naming.ts";
 import { DAY, MINUTE } from "../../src/core/time.ts";
 import { type AdmitDeps, admitInputs } from "../../workers/admit-inputs.ts";
@@ -195,6 +196,22 @@ describe("an input without an identity", () => {
     expect(items.map((item) => rows[parseItemId(item)?.index ?? -1]?.input)).toEqual(
       inputs.map(({ row }) => row.input),
     );
+  });
+
+  test("that was admitted is answered so, whatever befalls the feed's wake or others of its part", async ({ line }) => {
+    await line.clear();
+    const { batch } = parseItemId(await open(line).admit(single("a"))) ?? { batch: "" as BatchId };
+    line.clock.forward(DAY);
+    const bucket = wrappedBucket(line.bucket, {
+      async get(key, options) {
+        if (key === OBJECT_KEYS.batch(batch)) throw new Error("the bucket has a bad moment");
+        return line.bucket.get(key, options);
+      },
+    });
+    const wakeFeed = () => Promise.reject(new Error("Redis has a bad moment"));
+    const { admit } = openAdmission({ ...line, bucket, clock: line.clock, queues: { ...line.queues, wakeFeed } });
+    const answers = await Promise.allSettled([admit(single("a")), admit(anonymous()), admit(single("b"))]);
+    expect(answers.map(({ status }) => status)).toEqual(["rejected", "fulfilled", "fulfilled"]);
   });
 
   test("that loses the race for a part's number goes into the next, once", async ({ line }) => {
