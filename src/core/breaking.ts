@@ -80,6 +80,8 @@ export function enterBreaker(
   nowMs: number,
 ): { readonly breaker: Breaker; readonly waitMs: number } {
   if (breaker.state === "closed") return { breaker, waitMs: 0 };
+  // Its own answer was lost, and this is decided again.
+  if (breaker.state === "half-open" && breaker.probe === probe) return { breaker, waitMs: 0 };
   const readyAtMs = breaker.state === "open" ? breaker.probeAtMs : breaker.untilMs;
   if (nowMs < readyAtMs) {
     const leftMs = readyAtMs - nowMs;

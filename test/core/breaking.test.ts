@@ -92,6 +92,12 @@ describe("a breaker", () => {
     expect(leaveBreaker(taken, "b", NOW), "another's").toBe(taken);
   });
 
+  test("lets the probe through that it is waiting for: its state may be decided again, after a lost reply", () => {
+    const taken = enterBreaker(opened(), "a", NOW + SECOND).breaker;
+    expect(enterBreaker(taken, "a", NOW + SECOND)).toEqual({ breaker: taken, waitMs: 0 });
+    expect(enterBreaker(taken, "b", NOW + SECOND).waitMs).toBeGreaterThan(0);
+  });
+
   test("closes with any answer, whatever came before", () => {
     fc.assert(
       fc.property(events, (list) => {
@@ -105,10 +111,11 @@ describe("a breaker", () => {
     fc.assert(
       fc.property(events, (list) => {
         let busyUntilMs = 0;
+        let probe = "";
         for (const { breaker, nowMs, entered, event } of play(list)) {
           if (entered && breaker.state === "half-open") {
-            expect(nowMs).toBeGreaterThanOrEqual(busyUntilMs);
-            busyUntilMs = breaker.untilMs;
+            if (breaker.probe !== probe) expect(nowMs).toBeGreaterThanOrEqual(busyUntilMs);
+            [busyUntilMs, probe] = [breaker.untilMs, breaker.probe];
           } else if (event.kind !== "enter") busyUntilMs = breaker.state === "half-open" ? busyUntilMs : 0;
         }
       }),
