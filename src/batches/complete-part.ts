@@ -59,13 +59,8 @@ export async function completePart(
   return published === "missing" ? null : standing;
 }
 
-/** Completes all parts from this one on; `each`: hears of them. */
-export async function completeParts(
-  deps: PartDeps,
-  batch: Batch,
-  from: Place,
-  each: (place: Place, lines: readonly Line[]) => void = () => undefined,
-): Promise<void> {
+/** Completes all parts from this one on. */
+export async function completeParts(deps: PartDeps, batch: Batch, from: Place): Promise<void> {
   let { part, first } = from;
   for (;;) {
     const lines = await readPart(deps.bucket, batch, part);
@@ -75,7 +70,6 @@ export async function completeParts(
         `Redis lost the parts of batch ${batch.id} that come before part ${part}, while they were published`,
       );
     }
-    each({ part, first }, lines);
     [part, first] = [part + 1, first + lines.length];
   }
 }

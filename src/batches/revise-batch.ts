@@ -61,22 +61,23 @@ export async function reviseBatch(
   await redriveLost(standing, acted, lost, deps);
   await repairLost(standing.batch, acted, deps);
 
-  const late = await publishLostParts(standing, lost, deps);
+  await publishLostParts(standing, deps);
   const now = (await deps.ledger.standing(standing.batch.account, standing.batch.id)) ?? standing;
   const fed = Math.min(await fedByNotes(now, deps), now.batch.items);
-  const given = { fed, cursor: Math.min(fed, ...late) };
+  const late = await lateFrom(now, fed, lost, deps);
+  const given = { fed, cursor: late };
   let unclear = 0;
-  for (let start = 0; start < fed; start += STRETCH) {
-    const length = Math.min(STRETCH, fed - start);
+  for (let start = 0; start < late; start += STRETCH) {
+    const length = Math.min(STRETCH, late - start);
     const states = await deps.ledger.readStates(now.batch.account, now.batch.id, start, length);
-    const open = states.flatMap((item, at) => (mayBeBought(item) && !late.has(start + at) ? [start + at] : []));
+    const open = states.flatMap((item, at) => (mayBeBought(item) ? [start + at] : []));
     for (let at = 0; at < open.length; at += SLICE) {
       const slice = open.slice(at, at + SLICE).map((index) => refOf(now.batch, index, states[index - start]));
       unclear += await reviseSlice(now.batch, given, slice, acted, lost, deps);
     }
   }
   // Their rows are given out again by their index, wherever the cursor stands.
-  for (const index of [...acted.redriven.keys()].filter((one) => one >= fed)) {
+  for (const index of [...acted.redriven.keys()].filter((one) => one >= late)) {
     const [item] = await deps.ledger.readStates(now.batch.account, now.batch.id, index, 1);
     if (item === undefined || !mayBeBought(item)) continue;
     unclear += await reviseSlice(now.batch, given, [refOf(now.batch, index, item)], acted, lost, deps);
@@ -187,20 +188,31 @@ async function fedByNotes({ batch, cursor, noted }: BatchStanding, { bucket }: R
   }
 }
 
-/** Parts that the bucket has beyond what Redis knows. Answers the rows that came too late to be bought on the lost one. */
-async function publishLostParts(
-  { batch, parts }: BatchStanding,
+/** Parts that the bucket has beyond what Redis knows. */
+async function publishLostParts({ batch, parts }: BatchStanding, deps: ReviseDeps): Promise<void> {
+  if (batch.kind === "singles") await completeParts(deps, batch, { part: parts, first: batch.items });
+}
+
+/**
+ * The first row below `fed` that came too late to be bought on the lost Redis; `fed` where none did. A window of singles is
+ * noted before all of its rows are there, and whoever admits goes on while nobody feeds. Rows stand in the order in which
+ * they came.
+ */
+async function lateFrom(
+  { batch, cursor }: BatchStanding,
+  fed: number,
   lost: LostSpan,
   deps: ReviseDeps,
-): Promise<ReadonlySet<number>> {
-  const late = new Set<number>();
-  if (batch.kind !== "singles") return late;
-  await completeParts(deps, batch, { part: parts, first: batch.items }, ({ first }, lines) => {
-    for (const [at, { row }] of lines.entries()) {
-      if (Date.parse(row.created_at ?? "") > lost.toMs + DEFAULT_SWEEP_POLICY.skewMs) late.add(first + at);
-    }
-  });
-  return late;
+): Promise<number> {
+  if (batch.kind === "file") return fed;
+  const isLate = async (index: number) => (await cameAt(batch, index, deps)) > lost.toMs + DEFAULT_SWEEP_POLICY.skewMs;
+  let [low, high] = [Math.min(cursor, fed), fed];
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2);
+    if (await isLate(middle)) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }
 
 /** As people had decided it last. */

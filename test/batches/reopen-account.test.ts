@@ -358,6 +358,28 @@ describe("on a Redis that was emptied,", () => {
     },
   );
 
+  test.for(["emptied", "behind"])(
+    "and one that was only %s: a single that is admitted while the account can't be opened is bought",
+    async (how, { line }) => {
+      await line.clear();
+      const { batch } = await admit(line, "a");
+      await feed(line, { windowRows: 2_000 });
+      const restore = await remember(line);
+      await buy(line, refOf(batch, 0));
+      line.clock.forward(SECOND);
+      await (how === "emptied" ? line.redis.flushall() : restore());
+      const restoreLimits = () => Promise.reject(new Error("the bucket is down"));
+      await expect(reopen(line, { restoreLimits })).rejects.toThrow("the bucket is down");
+      line.clock.forward(10 * MINUTE);
+      await admit(line, "late");
+      await reopen(line);
+      expect(await statesOf(line, batch)).toEqual(["1 unclear", "1 waiting"]);
+      await feed(line, { windowRows: 2_000 });
+      expect(await line.jobs(QUEUE_NAMES.create(ACCOUNT))).toMatchObject([{ id: `${batch}-1-1` }]);
+      expect((await claim(line, refOf(batch, 1))).answer).toBe("moved");
+    },
+  );
+
   test("half a batch, as a late writer leaves it, is in nobody's way", async ({ line }) => {
     const { main } = await openWorld(line);
     await line.redis.flushall();
