@@ -59,6 +59,9 @@ export async function readAccountActs(bucket: Bucket, account: AccountName): Pro
   return readActs(bucket, OBJECT_KEYS.accountActs(account), (n) => OBJECT_KEYS.accountAct(account, n));
 }
 
+/** Each canceled single leaves one, and an account isn't open on another Redis before they are read. */
+const READS_AT_ONCE = 32;
+
 /** In the order in which they were decided: a number that was free may have been taken later than the one behind it. */
 async function readActs(
   bucket: Bucket,
@@ -70,11 +73,16 @@ async function readActs(
     numbers.push(Number(/(\d+)\.json$/.exec(key)?.[1] ?? Number.NaN));
   }
   const acts: DatedAct[] = [];
-  for (const n of numbers) {
-    const read = await readJson(bucket, keyOf(n), schema.and(z.object({ at: z.iso.datetime() })));
-    if (read !== null) acts.push({ ...read, n, atMs: Date.parse(read.at) });
+  for (let at = 0; at < numbers.length; at += READS_AT_ONCE) {
+    const read = numbers.slice(at, at + READS_AT_ONCE).map((n) => readAct(bucket, keyOf(n), n));
+    acts.push(...(await Promise.all(read)).filter((act) => act !== null));
   }
   return acts.toSorted((a, b) => a.atMs - b.atMs || a.n - b.n);
+}
+
+async function readAct(bucket: Bucket, key: ObjectKey, n: number): Promise<DatedAct | null> {
+  const read = await readJson(bucket, key, schema.and(z.object({ at: z.iso.datetime() })));
+  return read === null ? null : { ...read, n, atMs: Date.parse(read.at) };
 }
 
 const MAX_ACTS = 1_000_000;
