@@ -65,7 +65,8 @@ export async function reviseBatch(
   const now = (await deps.ledger.standing(standing.batch.account, standing.batch.id)) ?? standing;
   const fed = Math.min(await fedByNotes(now, deps), now.batch.items);
   const late = await lateFrom(now, fed, lost, deps);
-  const given = { fed, cursor: late };
+  let windows: ReturnType<typeof readWindows> | null = null;
+  const given: Given = { fed, cursor: late, windows: () => (windows ??= readWindows(deps.bucket, now.batch.id)) };
   let unclear = 0;
   for (let start = 0; start < late; start += STRETCH) {
     const length = Math.min(STRETCH, late - start);
@@ -86,6 +87,16 @@ export async function reviseBatch(
   return { unclear, acted };
 }
 
+/** What the bucket says of the rows that were given out. */
+type Given = {
+  /** Those below it were. */
+  readonly fed: number;
+  /** The row that the feed is to go on with. */
+  readonly cursor: number;
+  /** As they were noted; read once. */
+  readonly windows: () => ReturnType<typeof readWindows>;
+};
+
 function mayBeBought({ state }: ItemByte): boolean {
   return state === "waiting" || state === "claimed" || state === "unclear";
 }
@@ -97,7 +108,7 @@ function refOf({ account, id }: Batch, index: number, item: ItemByte | undefined
 /** What has a receipt is recorded by it; the rest is unclear. */
 async function reviseSlice(
   batch: Batch,
-  given: { readonly fed: number; readonly cursor: number },
+  given: Given,
   refs: readonly AttemptRef[],
   acted: Acted,
   lost: LostSpan,
@@ -122,13 +133,13 @@ async function reviseSlice(
  */
 async function doubt(
   batch: Batch,
-  given: { readonly fed: number; readonly cursor: number },
+  given: Given,
   refs: readonly AttemptRef[],
   acted: Acted,
   lost: LostSpan,
   deps: ReviseDeps,
 ): Promise<number> {
-  const windows = refs.length === 0 ? [] : await readWindows(deps.bucket, batch.id);
+  const windows = refs.length === 0 ? [] : await given.windows();
   const sinceMs = new Map<number, number>();
   for (let at = 0; at < refs.length; at += READS_AT_ONCE) {
     await Promise.all(

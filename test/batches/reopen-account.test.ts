@@ -22,6 +22,7 @@ import {
   writeDuplicate,
   writeReceipt,
 } from "../../src/bucket/records.ts";
+import { wrappedBucket } from "../../src/bucket/wrapped-bucket.ts";
 import { type BatchId, OBJECT_KEYS, parseItemId, QUEUE_NAMES, REDIS_KEYS } from "../../src/core/naming.ts";
 import { predictionId } from "../../src/core/prediction.ts";
 import { buildReceipt } from "../../src/core/receipt.ts";
@@ -551,6 +552,27 @@ describe("on a Redis without its last moments,", () => {
     expect(said).toEqual(["waiting"]);
     expect(await statesOf(line, batch)).toEqual(["1 unclear", "1 unclear", "1 waiting", "1 canceled"]);
     expect(await readReceipt(line.bucket, refOf(batch, 3))).toMatchObject({ status: "canceled" });
+  });
+
+  test("the notes of a batch's windows are read once, however many items are unclear", async ({ line }) => {
+    await line.clear();
+    const batch = await submit(line, "b", 1_100);
+    const createBacklog = async () => 0;
+    while ((await standingOf(line, batch)).cursor < 1_100) {
+      await feed(line, { windowRows: 550, createsPerMinute: 60_000, createBacklog });
+    }
+    const restore = await remember(line);
+    await restore();
+    const read: string[] = [];
+    const bucket = wrappedBucket(line.bucket, {
+      get: (key, options) => {
+        if (key.includes("/windows/")) read.push(key);
+        return line.bucket.get(key, options);
+      },
+    });
+    expect(await reopen(line, { bucket })).toMatchObject({ unclear: 1_100 });
+    const notes = [OBJECT_KEYS.window(batch, 0), OBJECT_KEYS.window(batch, 550)];
+    expect(read.filter((key) => notes.some((note) => note === key))).toEqual(notes);
   });
 
   test("a redriven item whose row had never been given out may have been bought all the same", async ({ line }) => {
