@@ -51,4 +51,14 @@ describe("the secret", () => {
     await expect(cache.renewed()).rejects.toThrow("down");
     expect(await cache.current()).toBe("whsec_a");
   });
+
+  test("that couldn't be had is asked for again where the clock was set back meanwhile", async () => {
+    const { provider, cache } = openProvider();
+    provider.nowMs += 100 * PAUSE_MS;
+    provider.down = true;
+    await expect(cache.current()).rejects.toThrow("down");
+    provider.down = false;
+    provider.nowMs -= 50 * PAUSE_MS;
+    expect(await cache.current()).toBe("whsec_a");
+  });
 });
