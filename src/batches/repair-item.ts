@@ -12,7 +12,7 @@ import { readReceipt } from "../bucket/records.ts";
 import { failureGroup } from "../core/failing.ts";
 import { isEnd } from "../core/item.ts";
 import type { AttemptRef } from "../core/naming.ts";
-import { predictionId } from "../core/prediction.ts";
+import { type PredictionId, predictionId } from "../core/prediction.ts";
 import type { Ledger } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
 import { claimFields } from "./claim-fields.ts";
@@ -20,12 +20,12 @@ import { placeItems } from "./place-items.ts";
 
 export type CarryDeps = {
   readonly bucket: Bucket;
-  readonly ledger: Pick<Ledger, "redrive" | "partOf">;
+  readonly ledger: Pick<Ledger, "redrive" | "readItem" | "partOf">;
   readonly queues: Pick<Queues, "follow">;
   readonly clock: () => number;
 };
 
-export type RepairDeps = CarryDeps & { readonly ledger: Pick<Ledger, "readItem" | "nextAct"> };
+export type RepairDeps = CarryDeps & { readonly ledger: Pick<Ledger, "nextAct"> };
 
 /**
  * `ended`: the item's last attempt; `startedAtMs`: when its prediction was created. Answers whether it is being saved now;
@@ -65,7 +65,16 @@ export async function carryOn(
     carry: { prediction: id, set: claimFields(row) },
     ...(receipt?.status === "failed" && { failure: failureGroup(receipt.error) }),
   };
-  if ((await ledger.redrive({ id: batch, account }, [carried], clock())) !== 1) return false;
-  await queues.follow({ ...ended, attempt: attempt + 1 }, { id, startedAtMs, deadlineAtMs: null }, 0);
+  const next = { ...ended, attempt: attempt + 1 };
+  const opened = await ledger.redrive({ id: batch, account }, [carried], clock());
+  // The script may have run before, and its answer was lost.
+  if (opened !== 1 && !(await carries(next, id, ledger))) return false;
+  await queues.follow(next, { id, startedAtMs, deadlineAtMs: null }, 0);
   return true;
+}
+
+/** Whether the attempt runs on that prediction. */
+async function carries(ref: AttemptRef, prediction: PredictionId, ledger: CarryDeps["ledger"]): Promise<boolean> {
+  const { attempt, state, fields } = await ledger.readItem(ref);
+  return attempt === ref.attempt && state === "running" && fields.prediction_id === prediction;
 }

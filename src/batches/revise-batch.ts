@@ -34,6 +34,7 @@ export type ReviseDeps = {
     | "move"
     | "markItem"
     | "redrive"
+    | "readItem"
     | "partOf"
     | "pauseBatch"
     | "resumeBatch"

@@ -169,6 +169,21 @@ describe("a redrive", () => {
     expect((await claim(line, refOf(batch, 3, 2))).answer).toBe("moved");
   });
 
+  test("whose answer is lost tells of what it opened: the script that is sent again opens nothing more", async ({
+    line,
+  }) => {
+    const batch = await open(line);
+    const deps = worldOf(line);
+    const twice: typeof deps.ledger.redrive = async (...of) => {
+      await deps.ledger.redrive(...of);
+      return deps.ledger.redrive(...of);
+    };
+    const ledger = { ...deps.ledger, redrive: twice };
+    const { batch: of } = await standingOf(line, batch);
+    expect(await redriveItems(of, { ends: BOTH }, { ...deps, ledger })).toBe(3);
+    expect(await line.jobs(QUEUE_NAMES.feed), "the feed is woken").toHaveLength(1);
+  });
+
   test("that is refused leaves no act: a lost Redis would be put right by it, and buy", async ({ line }) => {
     const batch = await open(line);
     await end(line, refOf(batch, 4), FAILED);

@@ -39,6 +39,18 @@ test("a repair runs a new attempt at once, on the prediction that was paid for",
   expect(await line.ledger.failuresOf(ACCOUNT, batch)).toEqual([]);
 });
 
+test("a repair whose answer is lost is followed at once: its script is sent again, and opens nothing more", async ({
+  line,
+}) => {
+  const batch = await open(line);
+  const redrive: typeof line.ledger.redrive = async (...of) => {
+    await line.ledger.redrive(...of);
+    return line.ledger.redrive(...of);
+  };
+  expect(await repairItem(refOf(batch, 0), "paid", NOON, { ...line, ledger: { ...line.ledger, redrive } })).toBe(true);
+  expect((await line.jobs(FOLLOWS)).map(({ id }) => id)).toEqual([`${batch}-0-2`]);
+});
+
 test("an attempt that isn't the item's last, or is saved or open, isn't repaired, and nobody's act says so", async ({
   line,
 }) => {
