@@ -83,7 +83,7 @@ export function addressFault(address: string, privateToo: boolean): string | nul
 function faultOf(address: string, privateToo: boolean): { readonly told: string; readonly advice: string } | null {
   if (!ipaddr.isValid(address)) return { told: `${JSON.stringify(address)} isn't an address`, advice: "" };
   const ip = unwrapped(ipaddr.process(address));
-  const range = ip.range();
+  const range = rangeOf(ip);
   if (METADATA.has(ip.toString())) return { told: `${address} is a cloud's metadata service`, advice: "" };
   if (range === "unicast") return null;
   const told = `${address} is a ${range} address`;
@@ -101,6 +101,17 @@ const PRIVATE: ReadonlySet<string> = new Set(["private", "loopback", "uniqueLoca
 
 /** Those that no range gives away: Azure's is public, Alibaba's and the IPv6 ones would pass where private ones may. */
 const METADATA: ReadonlySet<string> = new Set(["168.63.129.16", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254"]);
+
+/**
+ * ipaddr.js calls unicast whatever no registry names. Of IPv6 only 2000::/3 is given out, and what is left may lead
+ * somewhere all the same: `::a00:1` is how 10.0.0.1 was once written.
+ */
+function rangeOf(ip: ipaddr.IPv4 | ipaddr.IPv6): string {
+  const range = ip.range();
+  return range === "unicast" && ip instanceof ipaddr.IPv6 && !ip.match(GIVEN_OUT, 3) ? "reserved" : range;
+}
+
+const GIVEN_OUT = ipaddr.IPv6.parse("2000::");
 
 /** An IPv4 address behind a network's NAT64 prefix reaches the IPv4 address. */
 function unwrapped(ip: ipaddr.IPv4 | ipaddr.IPv6): ipaddr.IPv4 | ipaddr.IPv6 {

@@ -205,6 +205,10 @@ describe("an address", () => {
     "::ffff:169.254.169.254",
     "64:ff9b::a9fe:a9fe",
     "fec0::1",
+    "::a00:1",
+    "::7f00:1",
+    "::a9fe:a9fe",
+    "4000::1",
     "not an address",
     "",
   ])("%j is never connected to", (address) => {
@@ -237,6 +241,7 @@ describe("an address", () => {
           `0x${number.toString(16)}`,
           `${a}.${(b * 256 + c) * 256 + d}`,
           `[::ffff:${a}.${b}.${c}.${d}]`,
+          `[::${a}.${b}.${c}.${d}]`,
         ];
         for (const host of spellings) {
           const url = new URL(`https://${host}/`);
