@@ -11,13 +11,16 @@ import { sendOutage } from "./problems.ts";
 
 export type HealthDeps = {
   readonly redis: Pick<Redis, "ping">;
-  readonly bucket: Pick<Bucket, "head">;
+  readonly bucket: Pick<Bucket, "getRange">;
 };
 
 const REDIS_DEADLINE_MS = 2 * SECOND;
 const BUCKET_DEADLINE_MS = 5 * SECOND;
 
-/** Looked for, never there: asking for it proves that the store answers and lets us read. */
+/**
+ * Asked for, never there: so the store answers, has the bucket and lets us read. S3's HEAD says the same of an object
+ * and of a bucket that isn't there.
+ */
 const PROBE_KEY = "ready-probe";
 
 export function health({ redis, bucket }: HealthDeps): FastifyPluginAsync {
@@ -58,7 +61,7 @@ export function health({ redis, bucket }: HealthDeps): FastifyPluginAsync {
       const faults = (
         await Promise.all([
           faultOf("Redis", redis.ping(), REDIS_DEADLINE_MS, log),
-          faultOf("the bucket", bucket.head(PROBE_KEY), BUCKET_DEADLINE_MS, log),
+          faultOf("the bucket", bucket.getRange(PROBE_KEY, 0, 1), BUCKET_DEADLINE_MS, log),
         ])
       ).filter((fault) => fault !== null);
       return faults.length === 0 ? { status: "ready" } : sendOutage(reply, faults.join("; "));

@@ -6,10 +6,13 @@ import type { InjectOptions } from "fastify";
 import { pino } from "pino";
 import { describe, expect, vi } from "vitest";
 import { BucketError } from "../../src/bucket/bucket.ts";
+import { openS3Bucket } from "../../src/bucket/s3-bucket.ts";
 import { readConfig } from "../../src/config.ts";
 import { ListenError } from "../../src/server/listen-error.ts";
 import { listen, requireKeysBeyondLoopback } from "../../src/server/server.ts";
+import type { CommandServices } from "../../src/wiring.ts";
 import { outlast } from "../cli/outlast.ts";
+import { startS3Server } from "../support/s3-server.ts";
 import { expectProblem } from "./expect-problem.ts";
 import { bucketWith, KEYS, test, WITH_KEYS } from "./serving.ts";
 
@@ -33,8 +36,9 @@ describe("health", () => {
   test("what isn't there is named with a code, and why stands in the log alone", async ({ serve }) => {
     const lines: string[] = [];
     const log = pino({ level: "warn" }, { write: (line) => lines.push(line) });
-    const head = () => Promise.reject(new BucketError("denied", "no way into /srv/outputs"));
-    const { app, services } = await serve({ log, over: ({ bucket }) => ({ bucket: bucketWith(bucket, { head }) }) });
+    const getRange = () => Promise.reject(new BucketError("denied", "no way into /srv/outputs"));
+    const over = ({ bucket }: CommandServices) => ({ bucket: bucketWith(bucket, { getRange }) });
+    const { app, services } = await serve({ log, over });
     vi.spyOn(services.redis, "ping").mockRejectedValue(new Error("connect ECONNREFUSED 10.1.2.3:6379"));
     expect(expectProblem(await app.inject("/ready"), 503).detail).toBe(
       "Redis can't be used at the moment (unreachable); the bucket can't be used at the moment (denied)",
@@ -42,6 +46,20 @@ describe("health", () => {
     expect(lines).toHaveLength(2);
     expect(lines.join("")).toMatch(/ECONNREFUSED 10\.1\.2\.3/);
     expect(lines.join("")).toContain("no way into /srv/outputs");
+  });
+
+  test("it isn't ready where the S3 bucket was deleted", async ({ serve }) => {
+    const s3 = await startS3Server();
+    try {
+      const bucket = await openS3Bucket({ ...s3.settings, bucket: "deleted" });
+      const { app } = await serve({ over: () => ({ bucket }) });
+      expect(expectProblem(await app.inject("/ready"), 503).detail).toBe(
+        "the bucket can't be used at the moment (missing-bucket)",
+      );
+      await bucket.close();
+    } finally {
+      await s3.stop();
+    }
   });
 });
 
