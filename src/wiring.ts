@@ -142,7 +142,7 @@ function openAccount({ token, ...known }: AccountConfig, opened: AsyncDisposable
 }
 
 /** The providers of the accounts that have a token. */
-export function openProviders(
+function openProviders(
   accounts: readonly AccountConfig[],
 ): AsyncDisposable & { readonly providers: ServerServices["providers"] } {
   const opened = new AsyncDisposableStack();

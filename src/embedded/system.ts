@@ -21,8 +21,9 @@ import { type Config, readConfig } from "../config.ts";
 import { SECOND } from "../core/time.ts";
 import { type Emulator, startEmulator } from "../emulator/emulator.ts";
 import type { EmulatorOptions } from "../emulator/options.ts";
+import { closeWithin, DRAIN_MS } from "../server/leaving.ts";
 import { buildServer, listen, requireKeysBeyondLoopback } from "../server/server.ts";
-import { type CommandServices, openProviders, openServices } from "../wiring.ts";
+import { type CommandServices, openServices } from "../wiring.ts";
 import type { RedisServer } from "./redis-ownership.ts";
 import { startRedisServer } from "./redis-server.ts";
 import { EMULATOR_TOKEN, readUpFile, removeUpFile, type UpFile, writeUpFile } from "./up-file.ts";
@@ -77,12 +78,12 @@ export async function startSystem(options: SystemOptions): Promise<System> {
   const workerEnv = environmentOf(asked, redisUrl, emulator);
   const env = { ...options.env, ...workerEnv };
   const config = readConfig(env);
-  const services = opened.use(await openServices(config, "command"));
+  const services = opened.use(await openServices(config, "server"));
   await requireSoundBucket(services.bucket);
 
-  const { providers } = opened.use(openProviders(config.accounts));
-  const app = await buildServer({ ...services, providers, emulated: emulator !== null, log });
-  opened.defer(() => app.close());
+  const app = await buildServer({ ...services, emulated: emulator !== null, log });
+  const cutting = () => log.warn("some requests didn't end in time and are cut off");
+  opened.defer(() => closeWithin(app, DRAIN_MS, cutting));
   const dashboardUrl = await listen(app, config);
 
   await options.beforeWork?.(services);

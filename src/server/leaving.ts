@@ -2,7 +2,11 @@
 
 import type { Socket } from "node:net";
 import type { FastifyInstance, FastifyReply } from "fastify";
+import { SECOND } from "../core/time.ts";
 import { HttpProblem } from "./problems.ts";
+
+/** What a server that closes gives the requests it has. */
+export const DRAIN_MS = 25 * SECOND;
 
 /** Aborts when whoever asked has gone. Fastify's `request.signal` hears of it no more once the body has been read. */
 export function askerGone({ raw }: FastifyReply): AbortSignal {
@@ -40,6 +44,19 @@ export function closeInOrder(app: FastifyInstance, headersMs: number, letGo: () 
     if (closing) app.server.closeIdleConnections();
     done();
   });
+}
+
+/** Closes a server whose process goes on. Whoever isn't answered in `drainMs` is cut off; `cutting` hears of it before. */
+export async function closeWithin(
+  app: Pick<FastifyInstance, "close" | "server">,
+  drainMs: number,
+  cutting: () => void,
+): Promise<void> {
+  const deadline = setTimeout(() => {
+    cutting();
+    app.server.closeAllConnections();
+  }, drainMs);
+  await app.close().finally(() => clearTimeout(deadline));
 }
 
 /** Every connection, and how many requests it has that aren't answered yet. */

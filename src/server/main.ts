@@ -8,12 +8,10 @@
 
 import { requireSoundBucket } from "../bucket/check-bucket.ts";
 import { ConfigError, readConfig } from "../config.ts";
-import { SECOND } from "../core/time.ts";
 import { openLog } from "../log.ts";
 import { openServices } from "../wiring.ts";
+import { DRAIN_MS } from "./leaving.ts";
 import { buildServer, listen, requireKeysBeyondLoopback } from "./server.ts";
-
-const DRAIN_MS = 25 * SECOND;
 
 /** `onListening` gets the address. Resolves when everything is closed. */
 export async function runServer(

@@ -91,6 +91,21 @@ describe("what breaks under it", () => {
     expect(await upFileOf(place.stateDir, up)).toMatchObject({ redis_url: file.redis_url });
   });
 
+  test("its Redis, frozen, holds up no request", { timeout: TIMEOUT }, async ({ place }) => {
+    const up = place.start(["up", "--no-worker"]);
+    const { dashboard_url: url } = await upFileOf(place.stateDir, up);
+    const redis = await redisPid(place.stateDir);
+    process.kill(redis, "SIGSTOP");
+    try {
+      const answer = await fetch(`${url}/v1/batches`, { signal: AbortSignal.timeout(15_000) });
+      expect(answer.status).toBe(503);
+    } finally {
+      process.kill(redis, "SIGCONT");
+    }
+    up.child.kill("SIGTERM");
+    expect((await up.ended).code).toBe(0);
+  });
+
   test("after SIGKILL its worker goes by itself, and the next up adopts the Redis", { timeout: TIMEOUT }, async ({
     place,
   }) => {

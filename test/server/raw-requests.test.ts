@@ -4,6 +4,7 @@ import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { describe, expect, vi } from "vitest";
+import { closeWithin } from "../../src/server/leaving.ts";
 import { expectProblem } from "./expect-problem.ts";
 import { head, openRawClient, type RawAnswer } from "./raw-client.ts";
 import { bearer, KEYS, post, rows, test, WITH_KEYS } from "./serving.ts";
@@ -241,6 +242,18 @@ describe("a body that still comes when its answer has gone out", () => {
     problemIn(answer as RawAnswer, 404);
     await client.ended().finally(() => clearInterval(dripping));
   });
+});
+
+test("an upload that never ends doesn't keep a server from closing", async ({ serve }) => {
+  const { app, listen } = await serve();
+  using client = await openRawClient(await listen());
+  await client.send(head("POST /v1/batches", NDJSON_TYPE, CHUNKED, "Expect: 100-continue"));
+  await client.shows(/^HTTP\/1\.1 100 /);
+  const dripping = setInterval(() => void client.send(chunk(rows(50))), 20);
+  const cutting = vi.fn();
+  await closeWithin(app, 300, cutting).finally(() => clearInterval(dripping));
+  expect(cutting).toHaveBeenCalledOnce();
+  await client.ended();
 });
 
 describe("an upload that breaks off", () => {
