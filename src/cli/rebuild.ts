@@ -8,6 +8,7 @@ import { readBatch } from "../bucket/records.ts";
 import { number } from "../core/figures.ts";
 import { type AccountName, parseBatchId } from "../core/naming.ts";
 import { type CommandServices, openServices } from "../wiring.ts";
+import { harmless } from "./columns.ts";
 import { CommandError } from "./failures.ts";
 import { OUTLAST, printJson, say } from "./output.ts";
 import { commandConfig } from "./settings.ts";
@@ -41,7 +42,8 @@ async function rebuildAccounts(services: CommandServices, json: boolean): Promis
       ...services,
       restoreLimits: () => restoreLimits(account, services),
       restartLosesNothing: services.config.ownRedis,
-      tell: ({ batch, how, unclear }) => say(`batch ${batch.id} (${batch.name}): ${how}, ${items(unclear)} unclear`),
+      tell: ({ batch, how, unclear }) =>
+        say(`batch ${batch.id} (${harmless(batch.name)}): ${how}, ${items(unclear)} unclear`),
       clock: Date.now,
     });
     say(wordsFor(name, reopened));
@@ -69,7 +71,7 @@ async function rebuildOne(services: CommandServices, text: string, json: boolean
   say(
     rebuilt === null
       ? `Redis knows batch ${batch.id}: there is nothing to rebuild`
-      : `batch ${batch.id} (${batch.name}) is rebuilt, ${items(rebuilt.unclear)} unclear`,
+      : `batch ${batch.id} (${harmless(batch.name)}) is rebuilt, ${items(rebuilt.unclear)} unclear`,
   );
   if (json) await printJson({ batch: batch.id, rebuilt: rebuilt !== null, unclear: rebuilt?.unclear ?? 0 });
   await services.queues.wakeFeed(batch.account);

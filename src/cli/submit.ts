@@ -92,7 +92,8 @@ async function submit(file: string, options: SubmitOptions): Promise<void> {
   try {
     await (options.check === true ? check(file, reading, options) : submitAndShow(file, reading, options));
   } catch (error) {
-    if (error instanceof RowsError) throw new CommandError(`${shown(file)}: ${error.message}`, { cause: error });
+    if (error instanceof RowsError)
+      throw new CommandError(`${shown(file)}: ${harmless(error.message)}`, { cause: error });
     if (!(error instanceof BadRows)) throw error;
     for (const { line, reason } of error.rows) say(`${shown(file)}:${line}: ${harmless(reason)}`);
     say(error.message);

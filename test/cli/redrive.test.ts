@@ -13,9 +13,9 @@ const run = ({ env }: Place, ...args: readonly string[]) => outlast(args, { env 
 const lineOf = (services: CommandServices): Line => ({ ...services, clock: Date.now }) as unknown as Line;
 
 /** A batch of three, opened for buying: saved, failed, unclear. */
-async function open(place: Place, services: CommandServices): Promise<{ line: Line; batch: BatchId }> {
+async function open(place: Place, services: CommandServices, name = "three"): Promise<{ line: Line; batch: BatchId }> {
   const input = ["a", "b", "c"].map((prompt) => JSON.stringify({ input: { prompt } })).join("\n");
-  const submitted = await outlast(["submit", "-", "--model", "a/b"], { env: place.env, input });
+  const submitted = await outlast(["submit", "-", "--model", "a/b", "--name", name], { env: place.env, input });
   const batch = parseBatchId(submitted.stdout.trim()) ?? raise(submitted.stderr);
   const line = lineOf(services);
   await openAccount(services.ledger);
@@ -87,7 +87,7 @@ describe("rebuild", () => {
   test("makes again what Redis has lost, says what may have been bought, and then has nothing to do", {
     timeout: 90_000,
   }, async ({ place, services }) => {
-    const { line, batch } = await open(place, services);
+    const { line, batch } = await open(place, services, "\x1b[2Jthree");
     const note = { first: 0, last: 2, noted_at: new Date().toISOString() };
     await services.bucket.putOnce(OBJECT_KEYS.window(batch, 0), JSON.stringify(note), {
       contentType: "application/json",
@@ -99,7 +99,7 @@ describe("rebuild", () => {
       [{ account: "replicate", batches: 1, rebuilt: 1, unclear: 1 }],
     ]);
     expect(lines(made.stderr)).toEqual([
-      expect.stringMatching(new RegExp(`^batch ${batch} \\(.*\\): rebuilt, 1 item unclear$`)),
+      expect.stringMatching(new RegExp(`^batch ${batch} \\(\ufffd\\[2Jthree\\): rebuilt, 1 item unclear$`)),
       expect.stringMatching(/^account replicate: 1 batch looked through, 1 rebuilt; 1 item may have been bought/),
     ]);
     expect(await statesOf(line, batch)).toEqual(["1 saved", "1 failed", "1 unclear"]);
@@ -109,12 +109,13 @@ describe("rebuild", () => {
   });
 
   test("of one batch leaves the others, and knows which one", { timeout: 90_000 }, async ({ place, services }) => {
-    const { line, batch } = await open(place, services);
+    const { line, batch } = await open(place, services, "\x1b[2Jthree");
     const known = await run(place, "rebuild", batch, "--json");
     expect([known.code, jsonLines(known.stdout)]).toEqual([0, [{ batch, rebuilt: false, unclear: 0 }]]);
     expect(known.stderr).toBe(`Redis knows batch ${batch}: there is nothing to rebuild\n`);
     await services.redis.flushall();
     const made = await run(place, "rebuild", batch, "--json");
+    expect(made.stderr).toBe(`batch ${batch} (\ufffd[2Jthree) is rebuilt, 0 items unclear\n`);
     expect([made.code, jsonLines(made.stdout)]).toEqual([0, [{ batch, rebuilt: true, unclear: 0 }]]);
     expect(await statesOf(line, batch)).toEqual(["1 saved", "1 failed", "1 waiting"]);
     for (const id of ["0".repeat(20), "nonsense"]) {

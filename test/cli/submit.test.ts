@@ -114,6 +114,9 @@ describe("bad rows", () => {
     const { code, stderr } = await outlast(["submit", tsv, "--map", "prompt=prompt", ...MODEL], { env: place.env });
     expect(code).toBe(1);
     expect(lines(stderr)).toEqual([`${tsv}: no column "prompt"; the columns are "Prompt", "Seed", "Name"`]);
+    const sly = await file(place, "sly.csv", "\u009b2J\u202egnp,b\n1,2\n");
+    const told = await outlast(["submit", sly, "--map", "prompt=prompt", ...MODEL], { env: place.env });
+    expect(lines(told.stderr)).toEqual([`${sly}: no column "prompt"; the columns are "\ufffd2J\ufffdgnp", "b"`]);
   });
 
   test("can't play tricks with the terminal they are shown on", async ({ place }) => {
