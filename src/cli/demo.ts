@@ -28,7 +28,7 @@ import { sayEnd } from "./batch-end.ts";
 import { CommandError } from "./failures.ts";
 import { paintFor } from "./live-lines.ts";
 import { OUTLAST, printJson, say } from "./output.ts";
-import { awaitEnd, openSystem } from "./up.ts";
+import { awaitEnd, openSystem, shellOf } from "./up.ts";
 import { showBatch } from "./watch.ts";
 
 type DemoOptions = {
@@ -186,7 +186,7 @@ async function keepUp(
 ): Promise<void> {
   const paint = paintFor(process.stderr);
   say(`everything stays up until Ctrl-C: ${paint("cyan", `${up.dashboard_url}/batches`)}`);
-  say(`commands find it by OUTLAST_STATE_DIR=${folder}`);
+  say(`commands find it by ${shellOf({ OUTLAST_STATE_DIR: folder })}`);
   const how = await end;
   if (how !== "interrupted") throw new CommandError(how.broken);
 }

@@ -65,7 +65,8 @@ function upLines({ up, config, ownRedis, workerEnv }: System, workers: number, p
       ? `${name}, ${rate} creates a minute`
       : `${name} ${paint("yellow", "(the emulator: no token is set, nothing costs anything)")}`,
   );
-  const elsewhere = path.resolve(".outlast") === config.stateDir ? "" : `OUTLAST_STATE_DIR=${config.stateDir} `;
+  const elsewhere =
+    path.resolve(".outlast") === config.stateDir ? "" : `${shellOf({ OUTLAST_STATE_DIR: config.stateDir })} `;
   const submit =
     up.emulator === null
       ? `${elsewhere}${OUTLAST} submit FILE.jsonl --model owner/name --wait`
@@ -76,7 +77,10 @@ function upLines({ up, config, ownRedis, workerEnv }: System, workers: number, p
     ["bucket", up.bucket],
     ["Redis", `${withoutSecrets(up.redis_url)}${ownRedis ? paint("dim", "  private, kept in the state folder") : ""}`],
     ...account.map((text, at) => [at === 0 ? "account" : "", text] as const),
-    ["workers", workers === 0 ? `none; to start one: ${shellOf(workerEnv)} ${OUTLAST} worker` : String(workers)],
+    [
+      "workers",
+      workers === 0 ? `none; to start one: ${shellOf(decidedHere(workerEnv))} ${OUTLAST} worker` : String(workers),
+    ],
     ["submit", submit],
     [
       "stop",
@@ -88,7 +92,13 @@ function upLines({ up, config, ownRedis, workerEnv }: System, workers: number, p
   return [paint("bold", "outlast is up"), "", ...facts.map(([name, value]) => `  ${padEnd(name, 11)}${value}`), ""];
 }
 
-function shellOf(variables: Readonly<Record<string, string>>): string {
+/** Without what the person's own environment says, which may hold a password of Redis. */
+function decidedHere(variables: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
+  return Object.fromEntries(Object.entries(variables).filter(([name, value]) => process.env[name] !== value));
+}
+
+/** As a person can type it. */
+export function shellOf(variables: Readonly<Record<string, string>>): string {
   return Object.entries(variables)
     .map(([name, value]) => `${name}=${/^[\w@%+=:,./-]*$/.test(value) ? value : `'${value.replaceAll("'", `'\\''`)}'`}`)
     .join(" ");

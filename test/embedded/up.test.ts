@@ -6,6 +6,7 @@ import { createServer } from "node:net";
 import path from "node:path";
 import { describe, expect } from "vitest";
 import { jsonLines, outlast } from "../cli/outlast.ts";
+import { startTestRedis } from "../support/redis-server.ts";
 import { firstWorker, redisPid, runs, test, untilGone, upFileOf, workerPids } from "./up-place.ts";
 
 const ROW = '{"input":{"prompt":"a red fox"},"model":"outlast/picture"}\n';
@@ -64,6 +65,20 @@ describe("a whole life of it", () => {
     worker.child.kill("SIGTERM");
     expect((await worker.ended).code).toBe(0);
   });
+});
+
+test("a password of Redis is not repeated, and a folder with a space can be pasted", { timeout: TIMEOUT }, async ({
+  place,
+}) => {
+  await using redis = await startTestRedis();
+  const own = redis.url.replace("//", "//default:hunter2@");
+  const stateDir = path.join(place.stateDir, "a b");
+  const up = place.start(["up", "--no-worker"], { OUTLAST_REDIS_URL: own, OUTLAST_STATE_DIR: stateDir });
+  await upFileOf(stateDir, up);
+  const { stderr } = up.written();
+  expect(stderr).not.toContain("hunter2");
+  expect(stderr).toMatch(/to start one: OUTLAST_OWN_REDIS=false /);
+  expect(stderr).toContain(`| OUTLAST_STATE_DIR='${stateDir}' npm run `);
 });
 
 describe("what breaks under it", () => {
