@@ -110,7 +110,12 @@ export function openPredictions(deps: {
       // Most that are asked for have ended, and then there is nothing else to read.
       const [item] = await deps.ledger.readStates(kept.account, place.batch, place.index, 1);
       if (item !== undefined && isEnd(item.state)) return { ...kept, ...place, ...item, id, fields: {} };
-      return { ...kept, ...place, id, ...(await deps.ledger.readItem({ account: kept.account, ...place })) };
+      // An item of a batch that Redis has lost, or let go, looks like one that nobody has touched.
+      const [open, account] = await Promise.all([
+        deps.ledger.readItem({ account: kept.account, ...place }),
+        item?.state === "waiting" ? deps.ledger.accountOf(place.batch) : kept.account,
+      ]);
+      return account === null ? null : { ...kept, ...place, id, ...open };
     },
 
     receiptOf,

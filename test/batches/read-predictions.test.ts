@@ -74,6 +74,14 @@ test("who waits for a read gets it, whatever comes into memory meanwhile, or lea
   }
 });
 
+test("what Redis has lost isn't told as something that waits", async ({ line }) => {
+  const { ref, id, predictions } = await open(line);
+  await bringTo("saved", ref, line);
+  expect((await predictions.find(id, "default"))?.state).toBe("saved");
+  await line.clear();
+  expect(await predictions.find(id, "default")).toBeNull();
+});
+
 test("where it stands is asked each time, and of another tenant's nothing is told", async ({ line }) => {
   const { ref, id, predictions } = await open(line);
   expect((await predictions.find(id, "default"))?.state).toBe("waiting");
