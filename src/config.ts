@@ -132,9 +132,15 @@ const perMinute = z.coerce
   .positive("must be above 0")
   .max(6_000_000, "must be at most 6000000");
 const seconds = z.coerce.number({ error: "isn't a number" }).positive("must be above 0").max(86_400, "is over a day");
+/** Paths are put behind it, and others may be told of it. */
 const baseUrl = z
   .url({ protocol: /^https?$/, error: "isn't an http(s) URL" })
+  .refine((url) => !/[?#]|\/\/[^/]*@/.test(url), "holds a user, a query or a fragment, and may not")
   .transform((url) => url.replace(/\/+$/, ""));
+/** As it goes into a header. */
+const token = z
+  .string({ error: "is missing: the provider's token, as text" })
+  .regex(/^[\x21-\x7e]+$/, "isn't visible ASCII without spaces, as tokens are");
 const checked = (parse: (text: string) => unknown) =>
   z.string().superRefine((text, context) => {
     try {
@@ -200,8 +206,8 @@ function readApiKey(entry: string, others: readonly ApiKey[]): ApiKey | string {
 const LOG_LEVELS = ["silent", "fatal", "error", "warn", "info", "debug", "trace"] as const;
 
 const environment = z.object({
-  REPLICATE_API_TOKEN: z.string().optional(),
-  COMETAPI_KEY: z.string().optional(),
+  REPLICATE_API_TOKEN: token.optional(),
+  COMETAPI_KEY: token.optional(),
   OUTLAST_ACCOUNTS: z.string().optional(),
   OUTLAST_REDIS_URL: z.url({ protocol: /^rediss?$/, error: "isn't a redis:// or rediss:// URL" }).optional(),
   OUTLAST_OWN_REDIS: z.stringbool({ error: "is true or false" }).default(false),
@@ -255,7 +261,7 @@ const accountsFile = z.record(
   z.string(),
   z.strictObject({
     provider: z.enum(["replicate", "cometapi"], { error: "is replicate or cometapi" }),
-    token: z.string({ error: "is missing: the provider's token, as text" }).min(1, "is empty"),
+    token,
     base_url: baseUrl.optional(),
     creates_per_minute: perMinute.optional(),
     reads_per_minute: perMinute.optional(),

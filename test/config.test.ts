@@ -60,6 +60,34 @@ test("all mistakes are told at once, each with its variable", () => {
   );
 });
 
+test("a token or a base URL that no request could be made with is told, and what is secret in it isn't", async () => {
+  const file = path.join(tmpdir(), `accounts-${process.pid}-odd.json`);
+  await writeFile(
+    file,
+    JSON.stringify({ odd: { provider: "replicate", token: "r8_ odd", base_url: "http://h/?a=1" } }),
+  );
+  const mistakes = mistakesOf({
+    REPLICATE_API_TOKEN: "r8_secret\r",
+    COMETAPI_KEY: "sk-sécret",
+    OUTLAST_REPLICATE_BASE_URL: "https://me:secret@h/v1",
+    OUTLAST_COMETAPI_BASE_URL: "https://h/v1#secret",
+    OUTLAST_PUBLIC_URL: "https://h?secret",
+    OUTLAST_ACCOUNTS: file,
+  });
+  const [noToken, noUrl] = ["isn't visible ASCII without spaces", "holds a user, a query or a fragment"];
+  expect(mistakes.map((mistake) => mistake.split(",")[0])).toEqual([
+    `REPLICATE_API_TOKEN ${noToken}`,
+    `COMETAPI_KEY ${noToken}`,
+    "OUTLAST_REPLICATE_BASE_URL holds a user",
+    "OUTLAST_COMETAPI_BASE_URL holds a user",
+    "OUTLAST_PUBLIC_URL holds a user",
+    `OUTLAST_ACCOUNTS (${file}): odd.token ${noToken}`,
+    `OUTLAST_ACCOUNTS (${file}): odd.base_url holds a user`,
+  ]);
+  expect(mistakes.filter((mistake) => mistake.includes(noUrl))).toHaveLength(4);
+  expect(mistakes.join()).not.toMatch(/secret|sécret/);
+});
+
 test("an empty variable counts as not set", () => {
   const config = readConfig({ OUTLAST_BUCKET: "", REPLICATE_API_TOKEN: "", OUTLAST_PORT: "" });
   expect(config.accounts).toEqual([]);
