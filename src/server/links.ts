@@ -21,6 +21,9 @@ export type Links = {
   ) => Promise<boolean>;
 };
 
+/** `mark`: what tells the secret from another, and tells nobody the secret. */
+type Signer = { readonly secret: Buffer; readonly mark: string };
+
 /** A Redis that was lost brings another secret (`ledger/secrets.ts`), and other processes sign with it. */
 const SECRET_FOR_MS = 10 * SECOND;
 
@@ -32,19 +35,21 @@ export function openLinks(deps: {
   readonly publicBucketUrl: string | null;
   readonly clock: () => number;
 }): Links {
-  let known: { readonly atMs: number; readonly secret: Promise<Buffer> } | null = null;
-  function secretNow(): Promise<Buffer> {
+  let read: Signer | null = null;
+  let asked: { readonly atMs: number; readonly signer: Promise<Signer> } | null = null;
+  function signerNow(): Promise<Signer> {
     const nowMs = deps.clock();
-    if (known !== null && Math.abs(nowMs - known.atMs) < SECRET_FOR_MS) return known.secret;
-    const asked = {
-      atMs: nowMs,
-      secret: deps.ledger.secretFor("files").catch((error: unknown) => {
-        if (known === asked) known = null; // Redis was away: the next request asks again
+    if (asked !== null && Math.abs(nowMs - asked.atMs) < SECRET_FOR_MS) return asked.signer;
+    const signer = deps.ledger.secretFor("files").then(
+      (secret) => (read = { secret, mark: createHash("sha256").update(secret).digest("hex").slice(0, 16) }),
+      (error: unknown) => {
+        if (read !== null) return read; // Redis is away: its word stands until it has another
+        asked = null;
         throw error;
-      }),
-    };
-    known = asked;
-    return asked.secret;
+      },
+    );
+    asked = { atMs: nowMs, signer };
+    return signer;
   }
   const baseUrlOf = (request: Pick<FastifyRequest, "protocol" | "host">) =>
     deps.publicUrl ?? `${request.protocol}://${request.host}`;
@@ -52,17 +57,16 @@ export function openLinks(deps: {
   return {
     baseUrlOf,
     async of(request) {
-      const secret = await secretNow();
+      const { secret, mark } = await signerNow();
       const baseUrl = baseUrlOf(request);
       const nowMs = deps.clock();
-      const mark = createHash("sha256").update(secret).digest("hex").slice(0, 16);
       const sameWhile = `${Math.floor(nowMs / DAY)} ${mark} ${baseUrl}`;
       return { baseUrl, sameWhile, fileUrl: fileUrls({ ...deps, secret, baseUrl, nowMs }) };
     },
     async paths() {
-      const secret = await secretNow();
+      const { secret } = await signerNow();
       return (item, key) => signedFileUrl(secret, "", item, key, deps.clock());
     },
-    opens: async (item, name, query) => isSignedFor(await secretNow(), item, name, query, deps.clock()),
+    opens: async (item, name, query) => isSignedFor((await signerNow()).secret, item, name, query, deps.clock()),
   };
 }
