@@ -7,10 +7,9 @@ import { deferPolls } from "../src/batches/defer-polls.ts";
 import { openExpectations } from "../src/batches/expect-runs.ts";
 import { giveErrand, giveFollow } from "../src/batches/give-errand.ts";
 import { pauseAccount } from "../src/batches/pause-account.ts";
-import { placeItems } from "../src/batches/place-items.ts";
+import { readItemRow } from "../src/batches/place-items.ts";
 import { withdrawItem } from "../src/batches/withdraw-item.ts";
 import { keepEnding } from "../src/bucket/endings.ts";
-import { readRow } from "../src/bucket/input-parts.ts";
 import type { AccountName } from "../src/core/naming.ts";
 import { DEFAULT_POLL_POLICY, OUTPUT_LIFETIME_MS } from "../src/core/polling.ts";
 import { DEFAULT_SWEEP_POLICY } from "../src/core/sweeping.ts";
@@ -88,11 +87,7 @@ export function sweep(services: Services, log: Logger): Consumer {
         noteSweep: ledger.noteSweep,
         intents: ledger.intents,
         openOn: ledger.openOn,
-        readRow: async ({ account: of, batch, index }) => {
-          const [place] = await placeItems({ bucket, ledger }, of, batch, index, 1);
-          if (place === undefined) throw new Error(`item ${index} of batch ${batch} stands in no part of its input`);
-          return readRow(bucket, batch, place);
-        },
+        readRow: (ref) => readItemRow({ bucket, ledger }, ref),
         move: ledger.move,
         withdraw: (ref, row, why) => withdrawItem(ref, row, why, { bucket, ledger, queues, clock: Date.now }),
         keepEnding: (ref, ending) => keepEnding(bucket, ref, ending),

@@ -7,6 +7,7 @@ import type { Batch } from "../core/batch.ts";
 import { isEnd } from "../core/item.ts";
 import { type ItemId, itemId } from "../core/naming.ts";
 import { type AskedFor, type PredictionLinks, type PredictionView, predictionView } from "../core/prediction-view.ts";
+import type { Receipt } from "../core/receipt.ts";
 import type { FoundItem } from "./find-item.ts";
 
 export async function describePrediction(
@@ -14,13 +15,18 @@ export async function describePrediction(
   found: FoundItem,
   links: PredictionLinks,
 ): Promise<PredictionView> {
-  const { row, of, batch, index, state, fields } = found;
+  const { row, of, batch, index, state } = found;
   const receipt = isEnd(state) ? await readReceipt(bucket, found) : null;
-  return predictionView(
-    askedForBy(itemId(batch, index), row, of),
-    { state, seenStatus: fields.status ?? null, startedAt: fields.started_at ?? null, receipt },
-    links,
-  );
+  return viewOf({ ...found, asked: askedForBy(itemId(batch, index), row, of) }, receipt, links);
+}
+
+export function viewOf(
+  { asked, state, fields }: Pick<FoundItem, "state" | "fields"> & { readonly asked: AskedFor },
+  receipt: Receipt | null,
+  links: PredictionLinks,
+): PredictionView {
+  const { status: seenStatus = null, started_at: startedAt = null } = fields;
+  return predictionView(asked, { state, seenStatus, startedAt, receipt }, links);
 }
 
 /** A row of a file was asked for when its batch was opened. */

@@ -1,12 +1,12 @@
 /** An item by its id: where it stands, what is known of it while it is open, and its row. */
 
 import type { Bucket } from "../bucket/bucket.ts";
-import { readRow, type StoredRow } from "../bucket/input-parts.ts";
+import type { StoredRow } from "../bucket/input-parts.ts";
 import type { Batch } from "../core/batch.ts";
 import type { ItemState } from "../core/item.ts";
 import { type AttemptRef, parseItemId } from "../core/naming.ts";
 import type { Ledger, OpenItemFields } from "../ledger/ledger.ts";
-import { placeItems } from "./place-items.ts";
+import { readItemRow } from "./place-items.ts";
 
 /** What never changes of an item. */
 export type FoundRow = Omit<AttemptRef, "attempt"> & { readonly row: StoredRow; readonly of: Batch };
@@ -32,7 +32,6 @@ export async function findRow({ bucket, ledger }: FindRowDeps, text: string): Pr
   const account = place === null ? null : await ledger.accountOf(place.batch);
   const standing = place === null || account === null ? null : await ledger.standing(account, place.batch);
   if (place === null || account === null || standing === null || place.index >= standing.batch.items) return null;
-  const [placed] = await placeItems({ bucket, ledger }, account, place.batch, place.index, 1);
-  if (placed === undefined) throw new Error(`item ${text} stands in no part of its batch's input`);
-  return { account, ...place, row: await readRow(bucket, place.batch, placed), of: standing.batch };
+  const item = { account, ...place };
+  return { ...item, row: await readItemRow({ bucket, ledger }, item), of: standing.batch };
 }

@@ -9,12 +9,11 @@
  */
 
 import type { Bucket } from "../bucket/bucket.ts";
-import { readRow } from "../bucket/input-parts.ts";
 import type { Batch } from "../core/batch.ts";
 import { type BatchId, type ItemId, itemId } from "../core/naming.ts";
 import { DAY } from "../core/time.ts";
 import type { Ledger } from "../ledger/ledger.ts";
-import { placeItems } from "./place-items.ts";
+import { readItemRow } from "./place-items.ts";
 
 export type SinglesPage = {
   readonly items: readonly ItemId[];
@@ -155,9 +154,7 @@ async function countBefore(batch: Batch, beforeMs: number, deps: SinglesDeps): P
   return low;
 }
 
-async function createdAtMs(batch: Batch, index: number, { bucket, ledger }: SinglesDeps): Promise<number> {
-  const [place] = await placeItems({ bucket, ledger }, batch.account, batch.id, index, 1);
-  if (place === undefined) throw new Error(`item ${index} of batch ${batch.id} stands in no part of its input`);
-  const { created_at: createdAt } = await readRow(bucket, batch.id, place);
+async function createdAtMs(batch: Batch, index: number, deps: SinglesDeps): Promise<number> {
+  const { created_at: createdAt } = await readItemRow(deps, { account: batch.account, batch: batch.id, index });
   return createdAt === undefined ? batch.openedAtMs : Date.parse(createdAt);
 }

@@ -9,10 +9,10 @@ import type { StoredRow } from "../bucket/input-parts.ts";
 import { readIdentity, readReceipt } from "../bucket/records.ts";
 import { type ItemState, isEnd } from "../core/item.ts";
 import { type AccountName, type AttemptRef, type ItemId, itemId, OBJECT_KEYS, parseItemId } from "../core/naming.ts";
-import { type AskedFor, type PredictionLinks, type PredictionView, predictionView } from "../core/prediction-view.ts";
+import type { AskedFor, PredictionLinks, PredictionView } from "../core/prediction-view.ts";
 import type { Receipt } from "../core/receipt.ts";
 import type { Ledger, OpenItemFields } from "../ledger/ledger.ts";
-import { askedForBy } from "./describe-prediction.ts";
+import { askedForBy, viewOf } from "./describe-prediction.ts";
 import { findRow } from "./find-item.ts";
 
 /** What never changes of an item. */
@@ -141,15 +141,6 @@ export function openPredictions(deps: {
       return text;
     },
   };
-}
-
-function viewOf(
-  { asked, state, fields }: FoundPrediction,
-  receipt: Receipt | null,
-  links: PredictionLinks,
-): PredictionView {
-  const { status: seenStatus = null, started_at: startedAt = null } = fields;
-  return predictionView(asked, { state, seenStatus, startedAt, receipt }, links);
 }
 
 /**

@@ -33,8 +33,6 @@ export type Rebuilt = {
   readonly unclear: number;
   /** What people had decided. */
   readonly acted: Acted;
-  /** False: somebody else had put it back meanwhile. */
-  readonly isFresh: boolean;
 };
 
 const READS_AT_ONCE = 32;
@@ -88,7 +86,7 @@ export async function rebuildBatch(opened: Batch, lostByMs: number, deps: Rebuil
     }
   }
   const recalled = recall.end();
-  const isFresh = await ledger.restoreBatch({
+  await ledger.restoreBatch({
     ...recalled,
     batch,
     fed,
@@ -103,7 +101,7 @@ export async function rebuildBatch(opened: Batch, lostByMs: number, deps: Rebuil
     finishedAtMs:
       endedByMs === null || (acted.redrivenAtMs ?? Number.NEGATIVE_INFINITY) >= endedByMs ? null : endedByMs,
   });
-  return { batch, unclear: recalled.unclear.length, acted, isFresh };
+  return { batch, unclear: recalled.unclear.length, acted };
 }
 
 /** When all of its items had ended; some may have been redriven since. */

@@ -7,7 +7,6 @@
 
 import { writeBatchAct } from "../bucket/acts.ts";
 import type { Bucket } from "../bucket/bucket.ts";
-import { readRow } from "../bucket/input-parts.ts";
 import { readReceipt } from "../bucket/records.ts";
 import { failureGroup } from "../core/failing.ts";
 import { isEnd } from "../core/item.ts";
@@ -16,7 +15,7 @@ import { type PredictionId, predictionId } from "../core/prediction.ts";
 import type { Ledger } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
 import { claimFields } from "./claim-fields.ts";
-import { placeItems } from "./place-items.ts";
+import { readItemRow } from "./place-items.ts";
 
 export type CarryDeps = {
   readonly bucket: Bucket;
@@ -54,9 +53,7 @@ export async function carryOn(
 ): Promise<boolean> {
   const { bucket, ledger, queues, clock } = deps;
   const { account, batch, index, attempt } = ended;
-  const [place] = await placeItems(deps, account, batch, index, 1);
-  if (place === undefined) throw new Error(`item ${index} of batch ${batch} stands in no part of its input`);
-  const row = await readRow(bucket, batch, place);
+  const row = await readItemRow(deps, ended);
   const receipt = await readReceipt(bucket, ended);
   const id = predictionId(prediction);
   const carried = {

@@ -10,14 +10,13 @@ import { has, type MultiIntegerRange } from "multi-integer-range";
 import { writeBatchAct } from "../bucket/acts.ts";
 import type { Bucket } from "../bucket/bucket.ts";
 import { keepEnding } from "../bucket/endings.ts";
-import { readRow, type StoredRow } from "../bucket/input-parts.ts";
 import type { Batch } from "../core/batch.ts";
 import type { AttemptRef } from "../core/naming.ts";
 import type { Ending } from "../core/receipt.ts";
 import type { Ledger } from "../ledger/ledger.ts";
 import type { Queues } from "../queues/enqueue.ts";
 import { claimFields } from "./claim-fields.ts";
-import { placeItems } from "./place-items.ts";
+import { readItemRow } from "./place-items.ts";
 import { CANCELED_BY_A_PERSON, type WithdrawDeps, withdrawItem } from "./withdraw-item.ts";
 
 export type Resolve = "resend" | "fail";
@@ -88,23 +87,17 @@ async function resolveSlice(
 
 async function resend(ref: AttemptRef, nonce: string | null, deps: ResolveDeps): Promise<boolean> {
   const moved = await deps.ledger.move(ref, "giveBack", named(nonce, deps));
-  if (moved.answer === "canceled") await withdrawItem(ref, await rowOf(ref, deps), CANCELED_BY_A_PERSON, deps);
+  if (moved.answer === "canceled") await withdrawItem(ref, await readItemRow(deps, ref), CANCELED_BY_A_PERSON, deps);
   return moved.answer === "moved" || moved.answer === "canceled";
 }
 
 async function giveUp(ref: AttemptRef, nonce: string | null, deps: ResolveDeps): Promise<boolean> {
   const ending: Ending = { end: "failed", error: GIVEN_UP, answer: null, copied: [] };
   // What the claim had written may be lost with it.
-  const set = { ...claimFields(await rowOf(ref, deps)), ending: await keepEnding(deps.bucket, ref, ending) };
+  const set = { ...claimFields(await readItemRow(deps, ref)), ending: await keepEnding(deps.bucket, ref, ending) };
   const moved = await deps.ledger.move(ref, "refuse", { ...named(nonce, deps), set });
   if (moved.answer !== "lost") await deps.queues.record(ref);
   return moved.answer === "moved";
-}
-
-async function rowOf({ account, batch, index }: AttemptRef, deps: ResolveDeps): Promise<StoredRow> {
-  const [place] = await placeItems(deps, account, batch, index, 1);
-  if (place === undefined) throw new Error(`item ${index} of batch ${batch} stands in no part of its input`);
-  return readRow(deps.bucket, batch, place);
 }
 
 /** Only if the intent that stands is the one that was looked at. */

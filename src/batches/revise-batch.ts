@@ -6,7 +6,6 @@
 
 import { readBatchActs } from "../bucket/acts.ts";
 import type { Bucket } from "../bucket/bucket.ts";
-import { readRow } from "../bucket/input-parts.ts";
 import { readReceipt } from "../bucket/records.ts";
 import { readWindow, readWindows, windowAt } from "../bucket/window-notes.ts";
 import type { Batch } from "../core/batch.ts";
@@ -19,7 +18,7 @@ import type { BatchStanding, CancelWalk, Ledger, LostSpan } from "../ledger/ledg
 import type { Queues } from "../queues/enqueue.ts";
 import { completeParts } from "./complete-part.ts";
 import { type Acted, judgeActs } from "./judge-acts.ts";
-import { placeItems } from "./place-items.ts";
+import { readItemRow } from "./place-items.ts";
 import { carryOn } from "./repair-item.ts";
 import { CANCELED_BY_A_PERSON, withdrawItem } from "./withdraw-item.ts";
 
@@ -168,10 +167,9 @@ async function openedAt(ref: AttemptRef, acted: Acted, { bucket }: ReviseDeps): 
 }
 
 /** Before it came, a single can't have been bought; rows of a file came with their batch. */
-async function cameAt(batch: Batch, index: number, { bucket, ledger }: ReviseDeps): Promise<number> {
+async function cameAt(batch: Batch, index: number, deps: ReviseDeps): Promise<number> {
   if (batch.kind === "file") return batch.openedAtMs;
-  const [place] = await placeItems({ bucket, ledger }, batch.account, batch.id, index, 1);
-  const { created_at: created } = place === undefined ? {} : await readRow(bucket, batch.id, place);
+  const { created_at: created } = await readItemRow(deps, { account: batch.account, batch: batch.id, index });
   return created === undefined ? batch.openedAtMs : Date.parse(created);
 }
 
@@ -302,7 +300,7 @@ async function walkToTheEnd({ account, id }: Batch, { ledger }: ReviseDeps): Pro
  * What may have been bought doesn't wait any more.
  */
 export async function endCanceled(batch: Batch, index: number, deps: ReviseDeps): Promise<void> {
-  const { bucket, ledger } = deps;
+  const { ledger } = deps;
   const [item] = await ledger.readStates(batch.account, batch.id, index, 1);
   if (item === undefined || isEnd(item.state)) return;
   const ref = refOf(batch, index, item);
@@ -310,8 +308,6 @@ export async function endCanceled(batch: Batch, index: number, deps: ReviseDeps)
     await ledger.markItem(ref, "cancel");
     return;
   }
-  const [place] = await placeItems(deps, batch.account, batch.id, index, 1);
-  if (place === undefined) throw new Error(`item ${index} of batch ${batch.id} stands in no part of its input`);
   const move: Ledger["move"] = (of, step, options) => ledger.move(of, step, { ...options, unbought: true });
-  await withdrawItem(ref, await readRow(bucket, batch.id, place), CANCELED_BY_A_PERSON, { ...deps, ledger: { move } });
+  await withdrawItem(ref, await readItemRow(deps, ref), CANCELED_BY_A_PERSON, { ...deps, ledger: { move } });
 }

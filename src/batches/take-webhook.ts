@@ -11,7 +11,6 @@
  */
 
 import type { Bucket } from "../bucket/bucket.ts";
-import { readRow, type StoredRow } from "../bucket/input-parts.ts";
 import { couldBe, shows } from "../core/matching.ts";
 import { type AttemptRef, errandId } from "../core/naming.ts";
 import type { Waker } from "../core/polling.ts";
@@ -22,7 +21,7 @@ import type { Provider } from "../providers/provider.ts";
 import type { Queues } from "../queues/enqueue.ts";
 import { bookDuplicate, isItsOwn } from "./book-duplicate.ts";
 import { claimFields } from "./claim-fields.ts";
-import { placeItems } from "./place-items.ts";
+import { readItemRow } from "./place-items.ts";
 
 /** What came of it; counted by these words. */
 export type WebhookOutcome =
@@ -127,7 +126,7 @@ async function bind(
   step: "bind" | "adopt",
   deps: TakeDeps,
 ): Promise<"bound" | "elsewhere" | "foreign" | "lost"> {
-  const row = await rowOf(ref, deps);
+  const row = await readItemRow(deps, ref);
   // An address whose nonce isn't the claim's proves nothing: the input has to.
   if (!couldBe(row.input, input) || (step === "adopt" && !shows(input, row.input))) return "foreign";
   const nowMs = deps.clock();
@@ -152,7 +151,7 @@ async function bookSurplus(
 ): Promise<"late" | "duplicate" | "elsewhere" | "foreign"> {
   const holder = (await deps.ledger.holdersAmong(ref.account, [prediction.id], deps.clock())).get(prediction.id);
   if (holder !== undefined) return holder === errandId(ref) ? "late" : "elsewhere";
-  if (!shows(input, (await rowOf(ref, deps)).input)) return "foreign";
+  if (!shows(input, (await readItemRow(deps, ref)).input)) return "foreign";
   await bookDuplicate(ref, prediction.id, {
     ...deps,
     // What its signed word calls over needs no cancel, for which its sender would wait.
@@ -160,12 +159,6 @@ async function bookSurplus(
     warn: deps.error,
   });
   return "duplicate";
-}
-
-async function rowOf({ account, batch, index }: AttemptRef, { bucket, ledger }: TakeDeps): Promise<StoredRow> {
-  const [place] = await placeItems({ bucket, ledger }, account, batch, index, 1);
-  if (place === undefined) throw new Error(`item ${index} of batch ${batch} stands in no part of its input`);
-  return readRow(bucket, batch, place);
 }
 
 function isRunning({ status }: Prediction): boolean {
