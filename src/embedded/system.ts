@@ -6,6 +6,7 @@
  *              it is started again on its port, and everybody's connections come back.
  *   emulator   only where no account has a token: then it is the account `replicate`, in this process. What it was
  *              running is forgotten with it: items in flight at that moment end as failed once it is started again.
+ *              It takes no batch over that was a provider's to run, nor does a provider one of its own (`player.ts`).
  *   server     in this process, on loopback.
  *   workers    child processes, whose environment is this one's with what was decided here. They are replaced when
  *              they die, and drain by themselves when this process is gone.
@@ -24,6 +25,7 @@ import type { EmulatorOptions } from "../emulator/options.ts";
 import { closeWithin, DRAIN_MS } from "../server/leaving.ts";
 import { buildServer, listen, requireKeysBeyondLoopback } from "../server/server.ts";
 import { type CommandServices, openServices } from "../wiring.ts";
+import { anothersBatch, notePlayer, type Player } from "./player.ts";
 import type { RedisServer } from "./redis-ownership.ts";
 import { startRedisServer } from "./redis-server.ts";
 import { EMULATOR_TOKEN, readUpFile, removeUpFile, type UpFile, writeUpFile } from "./up-file.ts";
@@ -80,13 +82,14 @@ export async function startSystem(options: SystemOptions): Promise<System> {
   const config = readConfig(env);
   const services = opened.use(await openServices(config, "server"));
   await requireSoundBucket(services.bucket);
+  await options.beforeWork?.(services);
+  await takeOver(services, emulator === null ? "provider" : "emulator");
 
   const app = await buildServer({ ...services, emulated: emulator !== null, log });
   const cutting = () => log.warn("some requests didn't end in time and are cut off");
   opened.defer(() => closeWithin(app, DRAIN_MS, cutting));
   const dashboardUrl = await listen(app, config);
 
-  await options.beforeWork?.(services);
   const workers = opened.use(
     keepWorkers({
       count: options.workers,
@@ -157,6 +160,19 @@ async function answersAs({ dashboard_url, pid }: UpFile): Promise<boolean> {
   } catch {
     return false;
   }
+}
+
+/** Throws a SystemError where somebody else was asked for what isn't ended yet. */
+async function takeOver(services: CommandServices, player: Player): Promise<void> {
+  const batch = await anothersBatch(services, player);
+  if (batch !== null) {
+    throw new SystemError(
+      player === "emulator"
+        ? `no token is set, and batch ${batch} is a provider's to run: set REPLICATE_API_TOKEN, or OUTLAST_STATE_DIR to another folder to try things with the emulator`
+        : `batch ${batch} was given to the emulator, and would be bought now: start without REPLICATE_API_TOKEN to end or cancel it, or set OUTLAST_STATE_DIR to another folder`,
+    );
+  }
+  await notePlayer(services.config.stateDir, player);
 }
 
 /** The account's limits are the emulator's: who tries out a rate wants it to hold on both sides. */

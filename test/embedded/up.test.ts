@@ -153,6 +153,31 @@ describe("what it refuses, in one line", () => {
     expect((await fetch(`${dashboard_url}/health`)).ok).toBe(true);
   });
 
+  test("batches of a provider's where it finds no token, and the emulator's where it finds one", {
+    timeout: TIMEOUT,
+  }, async ({ place }) => {
+    const token = { REPLICATE_API_TOKEN: "r8_real", OUTLAST_REPLICATE_BASE_URL: "http://127.0.0.1:1/v1" };
+    for (const [first, second, refusal] of [
+      [token, {}, "no token is set, and batch BATCH is a provider's to run: set REPLICATE_API_TOKEN,"],
+      [{}, token, "batch BATCH was given to the emulator, and would be bought now: start without"],
+    ] as const) {
+      const OUTLAST_STATE_DIR = path.join(place.stateDir, String(refusal.length));
+      const up = place.start(["up", "--no-worker"], { ...first, OUTLAST_STATE_DIR });
+      await upFileOf(OUTLAST_STATE_DIR, up);
+      const submitted = await outlast(["submit", "-"], { env: { ...place.env, OUTLAST_STATE_DIR }, input: ROW });
+      up.child.kill("SIGTERM");
+      expect((await up.ended).code).toBe(0);
+
+      const other = await place.start(["up", "--no-worker"], { ...second, OUTLAST_STATE_DIR }).ended;
+      expect(other).toMatchObject({ code: 1, stdout: "" });
+      expect(other.stderr.replace(submitted.stdout.trim(), "BATCH")).toMatch(new RegExp(`^${refusal} .*\n$`));
+      const again = place.start(["up", "--no-worker"], { ...first, OUTLAST_STATE_DIR });
+      await upFileOf(OUTLAST_STATE_DIR, again);
+      again.child.kill("SIGTERM");
+      expect((await again.ended).code).toBe(0);
+    }
+  });
+
   test("a port in use, after which nothing is left running", { timeout: TIMEOUT }, async ({ place }) => {
     const other = createServer().listen(0, "127.0.0.1");
     await once(other, "listening");
