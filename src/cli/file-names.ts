@@ -25,7 +25,10 @@ export function openFileNames(): (named: Named) => string {
     const place = n === undefined ? "" : `-${n}`;
     const extension = /\.[a-z0-9]{1,8}$/.exec(key)?.[0] ?? "";
     const wanted = `${id === null ? digits : safeStem(id)}${place}${extension}`;
-    const name = given.has(fold(wanted)) ? `${safeStem(id ?? "")}~${digits}${place}${extension}` : wanted;
+    let name = wanted;
+    for (let mark = "~"; given.has(fold(name)); mark += "~") {
+      name = `${safeStem(id ?? "")}${mark}${digits}${place}${extension}`;
+    }
     given.add(fold(name));
     return name;
   };

@@ -53,3 +53,13 @@ test("whatever the ids, names are different, safe, and the same each time", () =
     }),
   );
 });
+
+test("an id that looks like the name of another item's file takes nobody's place", () => {
+  const nameOf = openFileNames();
+  const ids = ["x_~00000002", "x_", "x/"];
+  expect(ids.map((id, index) => nameOf({ id, index, key: "batches/b/items/0/output-0.png" }))).toEqual([
+    "x_~00000002.png",
+    "x_.png",
+    "x_~~00000002.png",
+  ]);
+});
