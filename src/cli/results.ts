@@ -29,7 +29,7 @@ export function resultsCommand(): Command {
   return new Command("results")
     .description("what became of a batch's items; copies their files out of the bucket")
     .argument("<batch>", "its id, as submit printed it")
-    .option("--to <folder>", "copy the saved files there; those that are there already are left alone")
+    .option("--to <folder>", "copy the saved files there; what has the name of one and differs is replaced")
     .option("--json", "a line of JSON for each item, as in results.jsonl")
     .addHelpText("after", HELP)
     .action(results);
