@@ -26,7 +26,7 @@ import { BucketError } from "./bucket/bucket.ts";
 import { commandConfig } from "./cli/settings.ts";
 import { type AccountConfig, type Config, ConfigError, knownAccount } from "./config.ts";
 import { MAX_ATTEMPT } from "./core/item.ts";
-import { type BatchId, type ItemId, parseAccountName, parseItemId } from "./core/naming.ts";
+import { type BatchId, DEFAULT_TENANT, type ItemId, parseAccountName, parseItemId } from "./core/naming.ts";
 import type { Target } from "./core/prediction.ts";
 import type { KeptOutput, ResultLine } from "./core/receipt.ts";
 import { readRow, readTargetChoice } from "./core/rows.ts";
@@ -148,7 +148,7 @@ export async function openClient(options: ClientOptions = {}): Promise<Client> {
         throw new InputRefused(`retryFailed is a whole number from 0 to ${MAX_ATTEMPT - 1}, not ${retryFailed}`);
       }
       const chosen = chooseAccount(account, accounts);
-      const batch = { name, tenant: "default", account: chosen, ...(limit !== undefined && { limit }) };
+      const batch = { name, tenant: DEFAULT_TENANT, account: chosen, ...(limit !== undefined && { limit }) };
       return submitBatch(
         readingsOf(rows, targetOf(choice)),
         { ...batch, retryFailed, again: again === true },

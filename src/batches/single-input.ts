@@ -1,7 +1,7 @@
 /** A single input: what a producer's job holds, read once and refused in words where it can't become an item. */
 
 import type { RowWebhook } from "../bucket/input-parts.ts";
-import { type AccountName, isOwnQueue } from "../core/naming.ts";
+import { type AccountName, DEFAULT_TENANT, isOwnQueue } from "../core/naming.ts";
 import type { Target } from "../core/prediction.ts";
 import { type Row, readRow } from "../core/rows.ts";
 import type { InputJob } from "../queues/queues.ts";
@@ -69,7 +69,7 @@ export function readInputJob(job: InputJob, accounts: readonly AdmittingAccount[
     throw new InputRefused("`reply_to` must name a queue of your own (1 to 200 characters, no colon, not outlast-…)");
   }
   return {
-    tenant: "default",
+    tenant: DEFAULT_TENANT,
     account: account.name,
     identity: read.row.id === undefined ? `job:${job.jobId}:${job.addedAtMs}` : `id:${read.row.id}`,
     row: { ...read.row, target },

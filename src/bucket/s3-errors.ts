@@ -1,6 +1,7 @@
 /** What an S3 store's refusals mean, and how they are told to a person: one line, the address, the remedy, no secret. */
 
 import { BucketError } from "./bucket.ts";
+import { codeOf } from "./file-errors.ts";
 
 type Asked = {
   /** "writing", "reading", … */
@@ -66,7 +67,7 @@ export function translated(error: unknown, asked: Asked): unknown {
       "use a store that passes `outlast doctor`",
     );
   }
-  if (status === undefined || status === 503 || status >= 500) {
+  if (status === undefined || status >= 500) {
     const remedy =
       asked.endpoint === null
         ? "check the network, and try again"
@@ -84,10 +85,6 @@ function silence(error: Error): string {
   return error.name === "AbortError" || error.name === "TimeoutError"
     ? "no answer in time"
     : `no answer (${error.name})`;
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "";
 }
 
 /** The SDK's errors carry the response and what the store echoed of our request; only name and words are kept. */

@@ -3,7 +3,7 @@
 import type { AccountFinding, AuditFinding } from "../audit/findings.ts";
 import { counted, duration, number } from "../core/figures.ts";
 import { SECOND } from "../core/time.ts";
-import { cut, harmless, table } from "./columns.ts";
+import { cut, harmless, shortTime, table } from "./columns.ts";
 
 const MAX_CAUSES = 10;
 
@@ -76,10 +76,6 @@ function some(line: Line): readonly Line[] {
 
 function ranFor(seconds: number | null): string {
   return seconds === null || seconds === 0 ? "" : duration(seconds * SECOND);
-}
-
-function shortTime(iso: string): string {
-  return iso.slice(0, 16).replace("T", " ");
 }
 
 /** So many findings of each kind are told; --json tells all. */

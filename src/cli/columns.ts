@@ -63,3 +63,8 @@ export function fields(values: Readonly<Record<string, string | null>>): readonl
   const width = Math.max(...shown.map(([name]) => textColumns(name)));
   return shown.map(([name, value]) => `${padEnd(name, width)}  ${value}`);
 }
+
+/** To the minute, in UTC. */
+export function shortTime(iso: string): string {
+  return iso.slice(0, 16).replace("T", " ");
+}

@@ -19,7 +19,7 @@ import { chooseAccount } from "../batches/single-input.ts";
 import { submitBatch } from "../batches/submit-batch.ts";
 import { readConfig } from "../config.ts";
 import { type Batch, exitCodeOf } from "../core/batch.ts";
-import { OBJECT_KEYS } from "../core/naming.ts";
+import { DEFAULT_TENANT, OBJECT_KEYS } from "../core/naming.ts";
 import type { ResultLine } from "../core/receipt.ts";
 import { demoGrid, GRID_SIZE } from "../embedded/demo-grid.ts";
 import type { System } from "../embedded/system.ts";
@@ -133,7 +133,7 @@ async function buyGrid(
   const account = chooseAccount(undefined, services.accounts);
   const submitted = await submitBatch(
     rows(items),
-    { name: "demo grid", tenant: "default", account, again: true },
+    { name: "demo grid", tenant: DEFAULT_TENANT, account, again: true },
     { ...services, clock: Date.now },
   );
   const { batch } = await findBatch(services.ledger, submitted.batch);

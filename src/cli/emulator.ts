@@ -2,11 +2,11 @@
 
 import { once } from "node:events";
 import { Command, InvalidArgumentError } from "commander";
+import { EMULATOR_TOKEN } from "../embedded/up-file.ts";
 import { startEmulator } from "../emulator/emulator.ts";
 import { OUTLAST, print, say } from "./output.ts";
 import { listenForEnd } from "./signals.ts";
 
-const DEFAULT_TOKEN = "r8_emulator";
 const DEFAULT_KEY = "sk-emulator";
 
 type Flags = {
@@ -53,7 +53,7 @@ export function emulatorCommand(): Command {
       const { runMs, queueMs, listLagMs, ...options } = flags;
       await using emulator = await startEmulator({
         ...options,
-        tokens: [DEFAULT_TOKEN],
+        tokens: [EMULATOR_TOKEN],
         cometKeys: [DEFAULT_KEY],
         ...(runMs !== undefined && { runMs: { medianMs: runMs, spread: 0.4 } }),
         ...(listLagMs !== undefined && { list: { lagMs: listLagMs } }),
@@ -61,7 +61,7 @@ export function emulatorCommand(): Command {
       });
       say(`the emulator runs, seed ${emulator.seed}; its books: ${new URL("/__audit", emulator.apiUrl).href}`);
       say("settings for what talks to it:");
-      await print(`REPLICATE_API_TOKEN=${DEFAULT_TOKEN}`);
+      await print(`REPLICATE_API_TOKEN=${EMULATOR_TOKEN}`);
       await print(`OUTLAST_REPLICATE_BASE_URL=${emulator.apiUrl}`);
       await print(`COMETAPI_KEY=${DEFAULT_KEY}`);
       await print(`OUTLAST_COMETAPI_BASE_URL=${emulator.cometUrl}`);

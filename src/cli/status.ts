@@ -13,7 +13,7 @@ import { SECOND } from "../core/time.ts";
 import { type CommandServices, openServices } from "../wiring.ts";
 import { showAccounts } from "./account-lines.ts";
 import { notSavedWords, resumeOf } from "./batch-end.ts";
-import { cut, fields, harmless, table } from "./columns.ts";
+import { cut, fields, harmless, shortTime, table } from "./columns.ts";
 import { CommandError } from "./failures.ts";
 import { OUTLAST, print, printJson, say } from "./output.ts";
 import { PLAIN, totalsOf } from "./progress-bar.ts";
@@ -157,10 +157,6 @@ const ITEM_EXIT_CODES = {
   canceled: 2,
   unclear: 4,
 } as const satisfies Record<ResultLine["status"], number>;
-
-function shortTime(iso: string): string {
-  return iso.slice(0, 16).replace("T", " ");
-}
 
 function wholeNumber(text: string): number {
   if (!/^[1-9]\d{0,3}$/.test(text)) throw new InvalidArgumentError("It is a whole number from 1 to 9999.");

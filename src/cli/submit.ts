@@ -12,7 +12,7 @@ import { type AdmittingAccount, chooseAccount } from "../batches/single-input.ts
 import { BadRows, checkRows, type RowReading, submitBatch } from "../batches/submit-batch.ts";
 import { number } from "../core/figures.ts";
 import { MAX_ATTEMPT } from "../core/item.ts";
-import type { AccountName } from "../core/naming.ts";
+import { type AccountName, DEFAULT_TENANT } from "../core/naming.ts";
 import type { Target } from "../core/prediction.ts";
 import { readTargetChoice } from "../core/rows.ts";
 import { type ReadRowsOptions, readRows } from "../rows/read-rows.ts";
@@ -121,7 +121,14 @@ async function submitAndShow(file: string, reading: ReadRowsOptions, options: Su
 
   const { batch, items, fresh } = await submitBatch(
     await rowsOf(file, reading),
-    { name, tenant: "default", account, ...limitOf(options), ...retriesOf(options), again: options.again === true },
+    {
+      name,
+      tenant: DEFAULT_TENANT,
+      account,
+      ...limitOf(options),
+      ...retriesOf(options),
+      again: options.again === true,
+    },
     { ...services, clock: Date.now },
   );
   say(

@@ -22,6 +22,9 @@ export type AttemptRef = {
   readonly attempt: number;
 };
 
+/** Whose everything is that comes without a key: from commands, the library, the inputs queue. */
+export const DEFAULT_TENANT = "default";
+
 const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";
 const BATCH_LENGTH = 20;
 const INDEX_LENGTH = 6;

@@ -11,7 +11,7 @@
 
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { ApiKey, Role } from "../config.ts";
-import type { AccountName } from "../core/naming.ts";
+import { type AccountName, DEFAULT_TENANT } from "../core/naming.ts";
 
 export type Client = {
   readonly tenant: string;
@@ -26,10 +26,11 @@ export type Clients = {
   readonly identify: (authorization: string | undefined) => Client | null;
   /** Whether everybody may ask. */
   readonly open: boolean;
+  /** Whether there is work of more than one: what comes without a key is the tenant `default`'s. */
   readonly severalTenants: boolean;
 };
 
-const ANYBODY: Client = { tenant: "default", role: "operator", account: null, id: "anybody" };
+const ANYBODY: Client = { tenant: DEFAULT_TENANT, role: "operator", account: null, id: "anybody" };
 
 export function openClients(keys: readonly ApiKey[]): Clients {
   const known = keys.map(({ tenant, key, role, account }) => {
@@ -38,7 +39,7 @@ export function openClients(keys: readonly ApiKey[]): Clients {
   });
   return {
     open: keys.length === 0,
-    severalTenants: new Set(keys.map(({ tenant }) => tenant)).size > 1,
+    severalTenants: new Set([DEFAULT_TENANT, ...keys.map(({ tenant }) => tenant)]).size > 1,
     identify(authorization) {
       if (keys.length === 0) return ANYBODY;
       const given = keyIn(authorization);

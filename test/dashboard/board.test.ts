@@ -132,7 +132,7 @@ describe("who may", () => {
     serve,
   }) => {
     const several = await serve({ env: WITH_KEYS });
-    const one = await serve({ env: { OUTLAST_API_KEYS: `acme:${KEYS.viewer}:viewer` } });
+    const one = await serve({ env: { OUTLAST_API_KEYS: `default:${KEYS.viewer}:viewer` } });
     for (const url of ["/queues", "/queues/api/queues?page=1&jobsPerPage=10"]) {
       const asked = async (app: FastifyInstance, headers: Record<string, string>) =>
         (await app.inject({ url, headers })).statusCode;

@@ -101,8 +101,14 @@ describe("roles", () => {
       expect(await status("/batches", basic("anyone", KEYS[role]))).toBe(batches);
       expect(await status("/queues", basic("anyone", KEYS[role]))).toBe(queues);
     }
-    const alone = await serve({ env: { OUTLAST_API_KEYS: `acme:${KEYS.viewer}:viewer` } });
-    expect((await alone.app.inject({ url: "/queues", headers: basic("", KEYS.viewer) })).statusCode).toBe(200);
+    // What comes from no key is the tenant default's, and on the board, too.
+    for (const [tenant, queues] of [
+      ["default", 200],
+      ["acme", 403],
+    ] as const) {
+      const alone = await serve({ env: { OUTLAST_API_KEYS: `${tenant}:${KEYS.viewer}:viewer` } });
+      expect((await alone.app.inject({ url: "/queues", headers: basic("", KEYS.viewer) })).statusCode).toBe(queues);
+    }
   });
 });
 
